@@ -1,0 +1,2 @@
+//! The build context: the folder that COPY and ADD take files from.
+pub mod ignore;

@@ -1,0 +1,1 @@
+//! Containers: a sandbox with a name and a record.

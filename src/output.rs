@@ -1,0 +1,56 @@
+//! The only file that writes to the terminal. Results go to stdout, everything else to stderr.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Where results and messages go.
+#[derive(Debug)]
+pub(crate) struct Output {}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Self {}
+    }
+
+    /// Prints a line of the result.
+    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> std::io::Result<()> {
+        writeln!(std::io::stdout().lock(), "{text}")
+    }
+
+    /// Prints a message that is no result.
+    pub(crate) fn note(&mut self, text: impl std::fmt::Display) {
+        // A closed stderr must not end the command.
+        drop(writeln!(std::io::stderr().lock(), "{text}"));
+    }
+
+    /// Prints rows under a head, columns aligned.
+    pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> std::io::Result<()> {
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([head[column].len()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let head: Vec<String> = head.iter().map(|&text| text.to_owned()).collect();
+        for row in std::iter::once(&head).chain(rows) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(&format!("{cell:width$}   "));
+            }
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn error(&mut self, error: &anyhow::Error, hint: Option<String>) {
+        self.note(format_args!("error: {error:#}"));
+        if let Some(hint) = hint {
+            self.note(format_args!("\nhint: {hint}"));
+        }
+    }
+
+    /// Prints help to stdout (status 0) or a usage error to stderr (status 2; `run` means 125).
+    pub(crate) fn usage(&mut self, error: &clap::Error) -> ExitCode {
+        drop(error.print());
+        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    }
+}

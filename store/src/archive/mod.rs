@@ -1,0 +1,2 @@
+//! Tree ↔ tar, streaming.
+pub mod compress;

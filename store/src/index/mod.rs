@@ -1,0 +1,5 @@
+//! The index: SQLite.
+
+/// The open database.
+#[derive(Debug)]
+pub struct Index {}
