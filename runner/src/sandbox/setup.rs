@@ -19,7 +19,7 @@ use super::init::new_mount;
 use super::plan::{Mount, MountSource, Network, Plan, Seccomp};
 use super::step::{Filesystem, Missing, Step, Target};
 use super::sys::Words;
-use super::{SandboxError, Stdio, capabilities, rlimits, sysctl, terminal, user_ns};
+use super::{SandboxError, Stdio, capabilities, rlimits, seccomp, sysctl, terminal, user_ns};
 
 const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -282,8 +282,8 @@ fn identity(
         steps.push(Step::NoNewPrivileges);
     }
     let sets = if user.uid == 0 { bounding | ambient } else { ambient };
-    if false && plan.seccomp == Seccomp::Default {
-        steps.push(Step::Filter(Arc::new([])));
+    if plan.seccomp == Seccomp::Default {
+        steps.push(Step::Filter(seccomp::program(bounding | ambient)));
     }
     steps.extend([Step::SetCapabilities { sets, ambient }, Step::CloseOnExec, exec(plan)?]);
     Ok(())
