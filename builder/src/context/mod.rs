@@ -1,2 +1,3 @@
 //! The build context: the folder that COPY and ADD take files from.
 pub mod ignore;
+pub mod pattern;
