@@ -9,3 +9,4 @@
 pub mod containerfile;
 pub mod context;
 pub mod progress;
+pub mod stage_graph;
