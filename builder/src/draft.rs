@@ -9,6 +9,7 @@
 use store::oci::config::{History, ImageConfig};
 use store::{ChainId, DiffId, Image};
 
+use crate::options::Platform;
 use crate::scope::Scope;
 
 /// What a process finds on `PATH` when an image says nothing (Docker's value).
@@ -27,14 +28,17 @@ pub struct Draft {
 
 impl Draft {
     /// `FROM scratch` for a platform.
-    pub fn scratch(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+    pub fn scratch(platform: &Platform) -> Self {
         let config = ImageConfig {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: variant.map(str::to_owned),
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
             ..ImageConfig::default()
         };
-        Self { config, ..Self::default() }
+        let mut draft = Self { config, ..Self::default() };
+        draft.add_path();
+        draft.scope = Scope::of_image(&draft.config.config.env);
+        draft
     }
 
     /// `FROM` an image of the store.
@@ -45,18 +49,26 @@ impl Draft {
             draft.config.extra.remove(name);
         }
         draft.config.created = None;
-        draft.start_stage();
+        // Triggers ran when this stage was planned; they are not the new image's.
+        draft.config.config.on_build.clear();
+        draft.add_path();
+        draft.scope = Scope::of_image(&draft.config.config.env);
         draft
     }
 
-    /// Makes the draft the start of a stage: a `PATH`, and a scope with the image's environment only.
-    pub fn start_stage(&mut self) {
+    /// `FROM` another stage: its files, its config and its variables.
+    pub fn of_stage(parent: &Self) -> Self {
+        let mut draft = parent.clone();
+        draft.config.config.on_build.clear();
+        draft.has_own_cmd = false;
+        draft
+    }
+
+    fn add_path(&mut self) {
         let env = &mut self.config.config.env;
-        if !env.iter().any(|entry| entry.starts_with("PATH=")) && !self.layers.is_empty() {
+        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
             env.insert(0, DEFAULT_PATH.to_owned());
         }
-        self.has_own_cmd = false;
-        self.scope = Scope::of_image(&self.config.config.env);
     }
 
     /// Names the files so far; `None` when there are none.
@@ -65,9 +77,9 @@ impl Draft {
     }
 
     /// Adds a line of history for an instruction that made no layer.
-    pub fn note(&mut self, created_by: String, created: Option<String>) {
+    pub fn note(&mut self, created_by: String, created: String) {
         self.config.history.push(History {
-            created,
+            created: Some(created),
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
             empty_layer: true,
@@ -76,11 +88,11 @@ impl Draft {
     }
 
     /// Adds a sealed layer with its line of history.
-    pub fn push_layer(&mut self, layer: DiffId, created_by: String, created: Option<String>) {
+    pub fn push_layer(&mut self, layer: DiffId, created_by: String, created: String) {
         self.layers.push(layer);
         self.config.rootfs.diff_ids.push(layer);
         self.config.history.push(History {
-            created,
+            created: Some(created),
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
             ..History::default()

@@ -60,4 +60,14 @@ impl Store {
     pub fn make_durable(&self) -> Result<(), StoreError> {
         todo!()
     }
+
+    /// Names this process's work: scratch folders, cgroups and links start with it.
+    pub fn lease_name(&self) -> Result<String, StoreError> {
+        todo!()
+    }
+
+    /// The folder of cache mounts, opened.
+    pub fn cache_mounts(&self) -> std::io::Result<OwnedFd> {
+        todo!()
+    }
 }

@@ -94,10 +94,15 @@ pub fn select(source: &Source, request: Request<'_>) -> Result<Vec<Selected>, Se
     Ok(selected)
 }
 
+/// Whether a text has anything that Go's `filepath.Match` gives a meaning.
+fn is_pattern(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"*?[\\".contains(byte))
+}
+
 /// The paths that a source word names; links in the last component are not followed yet.
 fn find(source: &Source, word: &str) -> Result<Vec<ImagePath>, SelectError> {
     let path = ImagePath::new(word);
-    if !pattern::is_pattern(word.as_bytes()) {
+    if !is_pattern(word.as_bytes()) {
         return match exists(source, &path)? {
             true => Ok(vec![path]),
             false => Err(not_found(source, &path, word)),
@@ -107,7 +112,7 @@ fn find(source: &Source, word: &str) -> Result<Vec<ImagePath>, SelectError> {
     for part in path.components() {
         let mut next = Vec::new();
         for folder in found {
-            if !pattern::is_pattern(part) {
+            if !is_pattern(part) {
                 let below = folder.join(part);
                 if exists(source, &below)? {
                     next.push(below);

@@ -50,7 +50,8 @@ pub fn write(file: impl AsFd, xattrs: &[Xattr]) -> io::Result<()> {
     Ok(())
 }
 
-fn travels(name: &[u8]) -> bool {
+/// Whether an attribute belongs to the file.
+pub fn travels(name: &[u8]) -> bool {
     name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }
 

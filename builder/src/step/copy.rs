@@ -154,6 +154,7 @@ impl CopyStep {
         let root = RootDir::new(root.mount);
         let placing = Placing {
             owner: self.owner(build, draft, &root)?,
+            owner_is_given: self.chown.is_some(),
             chmod: self.chmod.as_ref().map(|(_, chmod)| chmod.clone()),
             into_folder: self.into_folder,
             keep_parents: self.keep_parents,

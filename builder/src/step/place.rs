@@ -29,10 +29,19 @@ pub struct Placing {
     /// `None` keeps the files' own (a stage or image).
     pub owner: Option<(u32, u32)>,
     pub chmod: Option<Chmod>,
+    /// The user named the owner (`--chown`), so that archives lose theirs too.
+    pub owner_is_given: bool,
     /// The destination is a folder whatever is there now (trailing slash, several sources).
     pub into_folder: bool,
     /// Each source keeps its path below the destination (`--parents`).
     pub keep_parents: bool,
+}
+
+impl Placing {
+    /// The owner that the user named.
+    pub fn owner_given(&self) -> Option<(u32, u32)> {
+        self.owner.filter(|_| self.owner_is_given)
+    }
 }
 
 /// Why files can't be put in place.

@@ -121,7 +121,7 @@ impl RunStep {
             cwd: draft.working_dir(),
             user,
             umask: 0o022,
-            capabilities: if self.insecure { sandbox::capabilities::all() } else { build.options.capabilities.clone() },
+            capabilities: self.capabilities(build)?,
             ambient: Vec::new(),
             no_new_privileges: false,
             rlimits: build.options.rlimits.clone(),
@@ -151,10 +151,17 @@ impl RunStep {
             limits: build.options.limits.clone(),
             seccomp: if insecure { sandbox::plan::Seccomp::Unconfined } else { build.options.seccomp.clone() },
             shm_size_bytes: build.options.shm_size_bytes,
-            masked_paths: if insecure { Vec::new() } else { sandbox::plan::default_masked_paths() },
-            read_only_paths: if insecure { Vec::new() } else { sandbox::plan::default_read_only_paths() },
+            masked_paths: if insecure { Vec::new() } else { sandbox::defaults::masked_paths() },
+            read_only_paths: if insecure { Vec::new() } else { sandbox::defaults::read_only_paths() },
             sysctls: Vec::new(),
         }
+    }
+
+    fn capabilities(&self, build: &Build<'_>) -> Result<Vec<String>, StepError> {
+        if self.insecure {
+            return Ok(sandbox::capabilities::choose(&["ALL".to_owned()], &[])?);
+        }
+        Ok(build.options.capabilities.clone())
     }
 
     /// The mounts, the secrets for the environment, and what must stay open while the command runs.
