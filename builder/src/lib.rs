@@ -8,5 +8,6 @@
 
 pub mod containerfile;
 pub mod context;
+pub mod lint;
 pub mod progress;
 pub mod stage_graph;

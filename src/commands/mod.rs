@@ -35,6 +35,8 @@ macro_rules! commands {
 }
 
 commands! {
+    /// Say what is wrong with a Containerfile, without building it
+    Check = check,
     /// List images
     Images = images,
 }

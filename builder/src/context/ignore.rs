@@ -203,7 +203,8 @@ impl Index {
         let by_name = self.by_name.get(name);
         let by_first_byte = path.first().and_then(|byte| self.by_first_byte.get(byte));
         let by_last_byte = path.last().and_then(|byte| self.by_last_byte.get(byte));
-        for list in [by_path, by_name, by_first_byte, by_last_byte, Some(&self.others)].into_iter().flatten() {
+        for list in [by_path, by_name, by_first_byte, by_last_byte, Some(&self.others)].into_iter().flatten()
+        {
             found.extend_from_slice(list);
         }
     }
