@@ -39,6 +39,8 @@ mod build_output;
 commands! {
     /// Build an image from a Containerfile (what happens when no command is named)
     Build = build,
+    /// Say what is wrong with a Containerfile, without building it
+    Check = check,
     /// List images
     Images = images,
 }

@@ -20,10 +20,12 @@ mod render;
 mod stages;
 pub(crate) mod suggest;
 pub mod syntax;
+mod validate;
 mod words;
 
 pub use render::render;
 pub use syntax::*;
+pub use validate::{sources_of, validate};
 
 use instructions::Parsed;
 use lines::Lines;
