@@ -120,13 +120,6 @@ impl Routes {
         self.change(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Takes a link away; of a pair both ends go.
-    pub(super) fn remove_link(&self, index: u32) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        self.change(RouteNetlinkMessage::DelLink(link), 0)
-    }
-
     /// Gives a link an address (and the route to its block, once the link is up).
     pub(super) fn add_address(&self, index: u32, block: Block) -> io::Result<()> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;

@@ -32,23 +32,16 @@ pub(super) struct Private {
 /// The host's half.
 #[derive(Debug)]
 struct WayOut {
-    _link: Link,
     _firewall: Firewall,
     _forward: Option<Forward>,
 }
 
-/// The host's end of the pair; both ends go when it is dropped.
+/// The host's end of the pair. Nothing removes it: it goes with the namespace that holds the other
+/// end, once the last descriptor and process of that are gone, without anyone waiting.
 #[derive(Debug)]
 struct Link {
     host: Routes,
     index: u32,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        // Only fails when the link is gone already.
-        drop(self.host.remove_link(self.index));
-    }
 }
 
 impl Private {
@@ -74,20 +67,20 @@ impl Private {
         let link = Link { host, index };
         let block = take_block(&link, &inside, name, &routes)?;
         let mut notes = Vec::new();
-        let way_out = WayOut::open(link, name, block, &mut notes)?;
+        let way_out = WayOut::open(&link, name, block, &mut notes)?;
         let address = Some(inside_of(block).address);
         Ok(Self { namespace: Arc::new(namespace), address, notes, _way_out: Some(way_out) })
     }
 }
 
 impl WayOut {
-    fn open(link: Link, name: &str, block: Block, notes: &mut Vec<String>) -> Result<Self, NetworkError> {
+    fn open(link: &Link, name: &str, block: Block, notes: &mut Vec<String>) -> Result<Self, NetworkError> {
         let others = firewall::others().map_err(NetworkError::kernel("list the firewall's chains"))?;
         let firewall = Firewall::open(name, link.index, inside_of(block).address)
             .map_err(NetworkError::kernel("put NAT rules into nf_tables"))?;
         forward_packets().map_err(NetworkError::kernel("switch on /proc/sys/net/ipv4/ip_forward"))?;
         let forward = Forward::open(name, &others, notes)?;
-        Ok(Self { _link: link, _firewall: firewall, _forward: forward })
+        Ok(Self { _firewall: firewall, _forward: forward })
     }
 }
 
