@@ -77,7 +77,10 @@ impl Destination {
                 })
             }
             Self::Archive(format, path) => {
-                let image = store.images().find(&built.image.to_string())?.context("the image that was built is gone")?;
+                let image = store
+                    .images()
+                    .find(&built.image.to_string())?
+                    .context("the image that was built is gone")?;
                 let images = [(image, names.first().cloned())];
                 write_file(path.as_deref(), out, |to| Ok(save(store, &images, *format, to)?))
             }

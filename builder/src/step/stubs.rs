@@ -10,9 +10,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use runner::sandbox::Plan;
 use runner::sandbox::plan::MountSource;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use store::{ImagePath, RootDir};
 
 use super::StepError;

@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Gid, OFlags, Uid};
 use runner::rootfs::{self, MountOptions};
+use rustix::fs::{Gid, OFlags, Uid};
 use store::{ImagePath, RootDir, Scratch};
 
 use super::{StepError, owner};
