@@ -23,6 +23,11 @@ macro_rules! commands {
             pub(crate) fn is_name(word: &str) -> bool {
                 [$(stringify!($module)),*].contains(&word)
             }
+
+            /// Whether the command works on the store, and so needs to be root over its files.
+            pub(crate) fn needs_store(&self) -> bool {
+                !matches!(self, Self::Check(_) | Self::Doctor(_))
+            }
         }
 
         /// Runs a command and returns the exit status.
@@ -67,7 +72,11 @@ pub(crate) fn failure_code(error: &anyhow::Error) -> u8 {
 /// Opens the store that the flags name.
 pub(crate) fn open_store(global: &Global) -> anyhow::Result<Store> {
     let root = store_root(global)?;
-    Store::open(&root).with_context(|| format!("cannot open the store at {}", root.display()))
+    let store = Store::open(&root).with_context(|| format!("cannot open the store at {}", root.display()))?;
+    for lease in store.dead_leases() {
+        runner::clear(lease);
+    }
+    Ok(store)
 }
 
 /// `--root`, else `/var/lib/rbuild` as root, else the XDG data folder.
@@ -76,7 +85,7 @@ fn store_root(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(root) = &global.root {
         return Ok(root.clone());
     }
-    if rustix::process::getuid().is_root() {
+    if !global.rootless {
         return Ok(PathBuf::from("/var/lib/rbuild"));
     }
     let folders = etcetera::choose_base_strategy().context("cannot tell the data folder")?;
