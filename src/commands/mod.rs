@@ -26,7 +26,7 @@ macro_rules! commands {
 
             /// Whether the command works on the store, and so needs to be root over its files.
             pub(crate) fn needs_store(&self) -> bool {
-                !matches!(self, Self::Check(_) | Self::Doctor(_))
+                !matches!(self, Self::Check(_))
             }
         }
 
