@@ -316,7 +316,8 @@ impl<'t> Lexer<'t> {
 
     /// `${name-…}` and its kin; `colon` makes an empty value count as unset.
     fn modified(&mut self, name: &str, sign: char, colon: bool) -> Result<String, ExpandError> {
-        let written = if colon { format!(":{sign}") } else { sign.to_string() };
+        let written =
+            if colon { format!(":{}", sign.escape_debug()) } else { sign.escape_debug().to_string() };
         let modifier = match (sign, colon) {
             ('-', _) => Modifier::Default,
             ('+', _) => Modifier::Alternative,
