@@ -25,7 +25,7 @@ FROM debian AS compile
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 WORKDIR /src
 COPY hello.c .
-RUN gcc -O2 -Wall -Werror -o hello hello.c && chmod 2755 hello && chown 0:50 hello
+RUN gcc -O2 -Wall -Werror -o hello hello.c && chown 0:50 hello && chmod 2755 hello
 
 FROM debian
 COPY --from=compile /src/hello /usr/local/bin/hello

@@ -93,7 +93,7 @@ fn a_layer_holds_what_run_changed_and_nothing_else() {
     check(&[
         Case {
             name: "modes, owners, links and devices",
-            containerfile: "FROM busybox\nRUN touch /f && chmod 4711 /f && chown 5:6 /f && mkfifo /p && ln /f /hard && ln -s f /soft\n",
+            containerfile: "FROM busybox\nRUN touch /f && chown 5:6 /f && chmod 4711 /f && mkfifo /p && ln /f /hard && ln -s f /soft\n",
             expect: &[Mode("f", 0o4711), Owner("f", 5, 6), Mode("p", 0o644)],
             ..Case::EMPTY
         },
