@@ -161,9 +161,10 @@ fn fits(items: &[Item], path: &[u8], ending: Ending) -> bool {
             Item::Literal(text) => {
                 for at in 0..=path.len() {
                     let rest = &path[at..];
-                    row[at] = match rest.len() < text.len() {
-                        true => open && text.starts_with(rest),
-                        false => rest.starts_with(text) && row[at + text.len()],
+                    row[at] = if rest.len() < text.len() {
+                        open && text.starts_with(rest)
+                    } else {
+                        rest.starts_with(text) && row[at + text.len()]
                     };
                 }
             }
