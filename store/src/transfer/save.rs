@@ -21,7 +21,7 @@ use std::path::Path;
 
 use super::TransferError;
 use super::sink::{Folder, Sink, Tar};
-use crate::digest::{BlobId, DiffId, Digest, HashingReader};
+use crate::digest::{BlobId, DiffId, Digest, HashingReader, ImageId};
 use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
 use crate::oci::index::{ImageIndex, LayoutMark};
@@ -91,7 +91,7 @@ fn save_docker(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(
         put_bytes(sink, "repositories", &json::write(&repositories))?;
     }
     for id in images.iter().map(|saved| saved.image.id).collect::<BTreeSet<_>>() {
-        put_bytes(sink, &format!("{}.json", id.0.hex()), &store.blobs().read(BlobId(id.0))?)?;
+        put_bytes(sink, &format!("{}.json", id.0.hex()), &config(store, id)?)?;
     }
     for layer in images.iter().flat_map(|saved| &saved.image.layers).collect::<BTreeSet<_>>() {
         put_tar(store, *layer, &format!("{}.tar", layer.0.hex()), sink)?;
@@ -117,7 +117,7 @@ fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), 
             let content = if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
             files.insert(layer.digest, content);
         }
-        files.insert(manifest.config.digest, Content::Bytes(store.blobs().read(BlobId(image.id.0))?));
+        files.insert(manifest.config.digest, Content::Bytes(config(store, image.id)?));
         files.insert(entry.digest, Content::Bytes(bytes));
         entries.extend(named_entries(&entry, names));
     }
@@ -161,7 +161,7 @@ fn manifest(store: &Store, image: &Image) -> Result<(Vec<u8>, Manifest), Transfe
             return Ok((bytes, manifest));
         }
     }
-    let config = Descriptor::of(media_type::CONFIG, &store.blobs().read(BlobId(image.id.0))?);
+    let config = Descriptor::of(media_type::CONFIG, &config(store, image.id)?);
     let mut layers = Vec::new();
     for layer in &image.layers {
         let packed = store.layers().packed(*layer)?;
@@ -188,6 +188,11 @@ fn is_whole(store: &Store, image: &Image, manifest: &Manifest) -> Result<bool, T
         }
     }
     Ok(true)
+}
+
+fn config(store: &Store, image: ImageId) -> Result<Vec<u8>, TransferError> {
+    let missing = || TransferError::Missing { name: image.to_string(), named_by: "store" };
+    store.images().config_bytes(image)?.ok_or_else(missing)
 }
 
 fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), TransferError> {

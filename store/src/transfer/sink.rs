@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::TransferError;
 
@@ -64,15 +64,8 @@ impl Sink for Folder {
     }
 
     fn finish(&mut self) -> Result<(), TransferError> {
-        sync(&self.path)
+        Ok(())
     }
-}
-
-/// Makes all that was written below `path` survive a power cut.
-fn sync(path: &Path) -> Result<(), TransferError> {
-    let io = |source| TransferError::Io { doing: "sync", path: path.to_owned(), source };
-    let folder = File::open(path).map_err(io)?;
-    rustix::fs::syncfs(&folder).map_err(|errno| io(errno.into()))
 }
 
 /// Copies exactly as many bytes as were announced.
