@@ -1,2 +1,6 @@
 //! Tree ↔ tar, streaming.
 pub mod compress;
+
+/// Why a layer's tar can't be read or a tree can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {}
