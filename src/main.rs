@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod hints;
 mod output;
+mod values;
 
 use std::process::ExitCode;
 

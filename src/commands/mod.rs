@@ -34,15 +34,32 @@ macro_rules! commands {
     };
 }
 
+mod build_output;
+
 commands! {
+    /// Build an image from a Containerfile (what happens when no command is named)
+    Build = build,
     /// List images
     Images = images,
 }
 
-/// The exit status of an error: 1, or what `run` says (125 to 127).
+/// An error with an exit status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Failure {
+    status: u8,
+    source: anyhow::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(status: u8, source: impl Into<anyhow::Error>) -> Self {
+        Self { status, source: source.into() }
+    }
+}
+
+/// The exit status of an error: its own, or 1.
 pub(crate) fn failure_code(error: &anyhow::Error) -> u8 {
-    let _ = error;
-    1
+    error.downcast_ref::<Failure>().map_or(1, |failure| failure.status)
 }
 
 /// Opens the store that the flags name.

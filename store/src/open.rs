@@ -421,4 +421,14 @@ mod tests {
         drop(living);
         assert!(!second.lease_is_alive(&name).unwrap());
     }
+
+    /// Names this process's work: scratch folders, cgroups and links start with it.
+    pub fn lease_name(&self) -> Result<String, StoreError> {
+        todo!()
+    }
+
+    /// The folder of cache mounts, opened.
+    pub fn cache_mounts(&self) -> std::io::Result<OwnedFd> {
+        todo!()
+    }
 }

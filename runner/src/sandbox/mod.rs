@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+pub mod defaults;
 pub mod plan;
 
 pub use plan::Plan;
@@ -28,6 +29,16 @@ pub struct Sandbox {
 pub enum Exit {
     Code(u8),
     Signal(i32),
+}
+
+impl Exit {
+    /// The exit status that a shell would show: 128 + n for a signal.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
 }
 
 /// What the process used, read before its cgroups went (`None` where the host does not tell).
