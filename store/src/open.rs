@@ -90,6 +90,8 @@ pub enum StoreError {
     MissingBlob(BlobId),
     #[error("blob {id} has {size_bytes} bytes, more than the {limit_bytes} that such a document may have")]
     BlobTooLarge { id: BlobId, size_bytes: u64, limit_bytes: u64 },
+    #[error(transparent)]
+    Image(#[from] crate::images::ImageError),
     #[error("cannot unpack a layer")]
     Archive(#[from] ArchiveError),
 }
