@@ -7,3 +7,4 @@ pub mod network;
 pub mod process;
 pub mod rootfs;
 pub mod sandbox;
+pub mod volumes;
