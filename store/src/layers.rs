@@ -100,3 +100,8 @@ impl Layers<'_> {
         todo!()
     }
 }
+impl Layers<'_> {
+    pub(crate) fn hold(&self, diff_id: DiffId) -> Result<bool, StoreError> {
+        todo!("{diff_id}")
+    }
+}

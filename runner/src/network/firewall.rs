@@ -84,21 +84,34 @@ impl Firewall {
         batch.chain("forward", "filter", HOOK_FORWARD, PRIORITY_FILTER);
         batch.rule(
             "source",
-            &[load_source(), compare(EQUAL, &inside.octets()), load_meta(META_OIF), compare(NOT_EQUAL, &link), {
-                masquerade()
-            }],
+            &[
+                load_source(),
+                compare(EQUAL, &inside.octets()),
+                load_meta(META_OIF),
+                compare(NOT_EQUAL, &link),
+                { masquerade() },
+            ],
         );
         batch.rule(
             "forward",
-            &[load_meta(META_IIF), compare(EQUAL, &link), load_source(), compare(NOT_EQUAL, &inside.octets()), {
-                drop_packet()
-            }],
+            &[
+                load_meta(META_IIF),
+                compare(EQUAL, &link),
+                load_source(),
+                compare(NOT_EQUAL, &inside.octets()),
+                { drop_packet() },
+            ],
         );
         batch.rule(
             "forward",
-            &[load_meta(META_OIF), compare(EQUAL, &link), load_ct_state(), mask(CT_KNOWN), {
-                compare(EQUAL, &0_u32.to_ne_bytes())
-            }, drop_packet()],
+            &[
+                load_meta(META_OIF),
+                compare(EQUAL, &link),
+                load_ct_state(),
+                mask(CT_KNOWN),
+                { compare(EQUAL, &0_u32.to_ne_bytes()) },
+                drop_packet(),
+            ],
         );
         let (bytes, acknowledged) = batch.finish();
         owner.send(&bytes, 0)?;

@@ -26,20 +26,33 @@ pub(super) struct Forward {
 
 impl Forward {
     /// Adds rules if forwarded packets would be dropped otherwise. What can't be opened is noted.
-    pub(super) fn open(link: &str, others: &Others, notes: &mut Vec<String>) -> Result<Option<Self>, NetworkError> {
+    pub(super) fn open(
+        link: &str,
+        others: &Others,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Self>, NetworkError> {
         let (known, foreign): (Vec<_>, Vec<_>) =
             others.closed.iter().partition(|closed| (&*closed.table, &*closed.chain) == IPTABLES);
         notes.extend(foreign.iter().map(|closed| {
-            format!("chain `{}` of nftables' table `{}` may drop what the network forwards", closed.chain, closed.table)
+            format!(
+                "chain `{}` of nftables' table `{}` may drop what the network forwards",
+                closed.chain, closed.table
+            )
         }));
         let is_closed = !known.is_empty() || legacy_is_closed();
         if !is_closed {
             return Ok(None);
         }
         let program = find("iptables").ok_or_else(|| NetworkError::Private {
-            reason: "iptables' FORWARD chain drops everything, and `iptables` (package iptables) is not installed".to_owned(),
+            reason:
+                "iptables' FORWARD chain drops everything, and `iptables` (package iptables) is not installed"
+                    .to_owned(),
         })?;
-        let chain = if others.docker_user || run(&program, &["-S", "DOCKER-USER"]).is_ok() { "DOCKER-USER" } else { "FORWARD" };
+        let chain = if others.docker_user || run(&program, &["-S", "DOCKER-USER"]).is_ok() {
+            "DOCKER-USER"
+        } else {
+            "FORWARD"
+        };
         let forward = Self { program, chain, link: link.to_owned() };
         forward.apply("-I").map_err(NetworkError::kernel("let packets pass iptables' FORWARD chain"))?;
         Ok(Some(forward))
@@ -48,7 +61,18 @@ impl Forward {
     fn apply(&self, action: &str) -> io::Result<()> {
         let comment = format!("{TAG}{}", self.link);
         for side in ["-i", "-o"] {
-            let rule = [action, self.chain, side, &self.link, "-m", "comment", "--comment", &comment, "-j", "ACCEPT"];
+            let rule = [
+                action,
+                self.chain,
+                side,
+                &self.link,
+                "-m",
+                "comment",
+                "--comment",
+                &comment,
+                "-j",
+                "ACCEPT",
+            ];
             run(&self.program, &rule)?;
         }
         Ok(())
@@ -79,7 +103,8 @@ pub(super) fn clear(prefix: &str) -> io::Result<()> {
         // A chain that is not there holds no rules.
         let Ok(rules) = run(&program, &["-S", chain]) else { continue };
         for rule in rules.lines().filter(|rule| is_dead(rule, prefix)) {
-            let words: Vec<String> = rule.split_whitespace().skip(1).map(|word| word.replace('"', "")).collect();
+            let words: Vec<String> =
+                rule.split_whitespace().skip(1).map(|word| word.replace('"', "")).collect();
             let words: Vec<&str> = std::iter::once("-D").chain(words.iter().map(String::as_str)).collect();
             run(&program, &words)?;
         }

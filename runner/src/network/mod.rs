@@ -67,7 +67,9 @@ pub enum NetworkError {
     Pasta { output: String },
     #[error("cannot make a private network: cannot {doing}")]
     Kernel { doing: &'static str, source: io::Error },
-    #[error("cannot make a private network: every range of addresses that it could take is in use on this host")]
+    #[error(
+        "cannot make a private network: every range of addresses that it could take is in use on this host"
+    )]
     NoAddress,
 }
 
@@ -115,7 +117,9 @@ impl Network {
         let mut private = private::Private::open(&link_name(id))?;
         let mut notes = std::mem::take(&mut private.notes);
         let resolv_conf = resolv_conf().unwrap_or_else(|| {
-            notes.push(format!("names can't be resolved: {HOST_FILE} names only servers on this host's loopback"));
+            notes.push(format!(
+                "names can't be resolved: {HOST_FILE} names only servers on this host's loopback"
+            ));
             Vec::new()
         });
         Ok(Self {
@@ -146,7 +150,11 @@ fn read_or_empty(path: &str) -> Vec<u8> {
 /// The name of the host's end: 15 bytes at most, unique by the id's first ten digits.
 fn link_name(id: &str) -> String {
     let is_hex = id.len() >= 10 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if is_hex { format!("rb{}", &id[..10]) } else { format!("rb{}", &store::Digest::of(id.as_bytes()).hex()[..10]) }
+    if is_hex {
+        format!("rb{}", &id[..10])
+    } else {
+        format!("rb{}", &store::Digest::of(id.as_bytes()).hex()[..10])
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ struct Link {
 
 impl Private {
     pub(super) fn open(name: &str) -> Result<Self, NetworkError> {
-        let (namespace, inside) = new_namespace().map_err(NetworkError::kernel("make a network namespace"))?;
+        let (namespace, inside) =
+            new_namespace().map_err(NetworkError::kernel("make a network namespace"))?;
         inside.set_up(LOOPBACK_INDEX).map_err(NetworkError::kernel("switch the loopback on"))?;
         let host = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
         let routes = host.list().map_err(NetworkError::kernel("list the host's routes"))?;
@@ -102,7 +103,9 @@ fn new_namespace() -> io::Result<(OwnedFd, Routes)> {
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, make)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes the namespace panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that makes the namespace panicked")))
     })
 }
 
@@ -138,7 +141,9 @@ fn take_block(link: &Link, inside: &Routes, name: &str, routes: &[Route]) -> Res
             join_inside(inside, block).map_err(NetworkError::kernel("set up eth0 in the namespace"))?;
             return Ok(block);
         }
-        link.host.remove_address(link.index, block).map_err(NetworkError::kernel("change the link's address"))?;
+        link.host
+            .remove_address(link.index, block)
+            .map_err(NetworkError::kernel("change the link's address"))?;
     }
     Err(NetworkError::NoAddress)
 }
@@ -199,15 +204,28 @@ mod tests {
         let own = 9;
         for (routes, range) in [
             (vec![], Some([10, 213])),
-            (vec![route([0, 0, 0, 0], 0, 2), route([0, 0, 0, 0], 1, 3), route([128, 0, 0, 0], 1, 3)], Some([10, 213])),
+            (
+                vec![route([0, 0, 0, 0], 0, 2), route([0, 0, 0, 0], 1, 3), route([128, 0, 0, 0], 1, 3)],
+                Some([10, 213]),
+            ),
             (vec![route([10, 213, 0, 0], 16, 2)], Some([10, 89])),
             (vec![route([10, 0, 0, 0], 8, 2)], Some([172, 30])),
             (vec![route([10, 0, 0, 0], 8, 2), route([172, 16, 0, 0], 12, 2)], Some([192, 168])),
-            (vec![route([10, 0, 0, 0], 8, 2), route([172, 16, 0, 0], 12, 2), route([192, 168, 0, 0], 16, 2)], None),
+            (
+                vec![
+                    route([10, 0, 0, 0], 8, 2),
+                    route([172, 16, 0, 0], 12, 2),
+                    route([192, 168, 0, 0], 16, 2),
+                ],
+                None,
+            ),
             (vec![route([10, 0, 0, 0], 8, own)], Some([10, 213])),
         ] {
             let block = free_block("rb0", 0, &routes, own);
-            assert_eq!(block.map(|block| block.address.octets()[..2].to_vec()), range.map(|range| range.to_vec()));
+            assert_eq!(
+                block.map(|block| block.address.octets()[..2].to_vec()),
+                range.map(|range| range.to_vec())
+            );
             assert!(block.is_none_or(|block| block.address.octets()[3] % 4 == 1));
         }
     }

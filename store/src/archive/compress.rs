@@ -9,3 +9,11 @@ pub enum Compression {
     Xz,
     Bzip2,
 }
+
+/// Tells the compression by magic bytes and reads what is inside.
+pub fn reader(
+    packed: Box<dyn std::io::Read + Send>,
+) -> std::io::Result<(Compression, Box<dyn std::io::Read + Send>)> {
+    let _ = packed;
+    todo!()
+}
