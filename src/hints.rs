@@ -63,8 +63,12 @@ fn of_store(error: &StoreError) -> Option<String> {
 
 fn of_io(error: &std::io::Error) -> Option<String> {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => Some("free space on the disk, or name a store elsewhere with `--root DIR`".to_owned()),
-        std::io::ErrorKind::QuotaExceeded => Some("your disk quota is used up: free space, or use `--root DIR`".to_owned()),
+        std::io::ErrorKind::StorageFull => {
+            Some("free space on the disk, or name a store elsewhere with `--root DIR`".to_owned())
+        }
+        std::io::ErrorKind::QuotaExceeded => {
+            Some("your disk quota is used up: free space, or use `--root DIR`".to_owned())
+        }
         _ => None,
     }
 }

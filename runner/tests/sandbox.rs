@@ -26,7 +26,9 @@ impl Machine {
         let root = folder.path().join("layer");
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "true", "false", "cat", "ls", "id", "sleep", "echo", "grep", "readlink", "hostname"] {
+        for name in
+            ["sh", "true", "false", "cat", "ls", "id", "sleep", "echo", "grep", "readlink", "hostname"]
+        {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         Self { folder }
