@@ -1,4 +1,4 @@
-//! Warnings on the tree: BuildKit's rules, by its names. Pure.
+//! Warnings on the tree: `BuildKit`'s rules, by its names. Pure.
 //!
 //! What only the text shows (casing, empty continuations, old forms) the parser has already noted; this
 //! adds what the tree shows, and lets `# check=skip=…` have its say.
@@ -46,7 +46,7 @@ impl CheckDirective {
         for part in file.check.as_deref().unwrap_or_default().split(';') {
             match part.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
                 Some(("skip", rules)) => {
-                    directive.skip = rules.split(',').map(|rule| rule.trim().to_owned()).collect()
+                    directive.skip = rules.split(',').map(|rule| rule.trim().to_owned()).collect();
                 }
                 Some(("error", value)) => directive.error = value.eq_ignore_ascii_case("true"),
                 _ => {}
@@ -77,6 +77,8 @@ pub fn check(file: &Containerfile) -> Vec<Diagnostic> {
 }
 
 struct Findings(Vec<Diagnostic>);
+
+type IsKind = fn(&Kind) -> bool;
 
 impl Findings {
     fn add(&mut self, rule: &'static str, span: Span, message: impl Into<String>, label: impl Into<String>) {
@@ -164,7 +166,7 @@ impl Findings {
 
     /// Of CMD, ENTRYPOINT and HEALTHCHECK only the last one counts.
     fn repeated(&mut self, stage: &Stage) {
-        let kinds: [(&str, fn(&Kind) -> bool); 3] = [
+        let kinds: [(&str, IsKind); 3] = [
             ("CMD", |kind| matches!(kind, Kind::Cmd(_))),
             ("ENTRYPOINT", |kind| matches!(kind, Kind::Entrypoint(_))),
             ("HEALTHCHECK", |kind| matches!(kind, Kind::Healthcheck(_))),

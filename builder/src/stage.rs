@@ -78,6 +78,8 @@ pub struct Tree {
     source: Arc<Source>,
     /// Of a stage or an image.
     layers: Option<Vec<DiffId>>,
+    /// Keeps the layers from being collected.
+    _stack: Option<Arc<Stack>>,
 }
 
 impl Stages<'_> {
@@ -88,13 +90,13 @@ impl Stages<'_> {
             let context = context.ok_or_else(|| {
                 StepError::Invalid("there is no build context to take files from".to_owned())
             })?;
-            return Ok(Tree { source: Arc::clone(&context.source), layers: None });
+            return Ok(Tree { source: Arc::clone(&context.source), layers: None, _stack: None });
         };
         let layers = self.layers(name)?;
         let stack = self.build.store.layers().open_stack(&layers)?;
         let root = rootfs::mount(self.build.store, &stack, None, MountOptions::default())?;
         let source = Arc::new(Source::of_stack(RootDir::new(root.mount)));
-        Ok(Tree { source, layers: Some(layers) })
+        Ok(Tree { source, layers: Some(layers), _stack: Some(Arc::new(stack)) })
     }
 
     fn layers(&self, name: &str) -> Result<Vec<DiffId>, StepError> {
@@ -165,13 +167,14 @@ impl Tree {
             self.source.root.open(&ImagePath::root(), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let stack = match &self.layers {
             Some(layers) => build.store.layers().open_stack(layers)?,
-            None => Stack { trees: vec![lower] },
+            None => Stack::of_tree(lower),
         };
         let scratch = build.store.layers().scratch()?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(&scratch), MountOptions::default())?;
         let view = RootDir::new(root.mount.try_clone().map_err(failed)?);
         let opened = view.open(&path_inside, OFlags::PATH).map_err(failed)?;
-        Ok((opened, Some(Held::Scratch { _root: root, _scratch: scratch })))
+        Ok((opened, Some(Held::Scratch { _root: root, _scratch: scratch, _stack: stack })))
     }
 }
 

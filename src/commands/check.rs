@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, _: &Global, out: &mut Output) -> anyhow::Result<u8> {
-    let (name, bytes) = read(&args)?;
+    let (name, bytes) = read(args)?;
     let text = String::from_utf8_lossy(&bytes);
     let print = |diagnostics: &[Diagnostic], out: &mut Output| {
         for diagnostic in diagnostics {
@@ -51,14 +51,14 @@ fn status(file: &Containerfile, warnings: &[Diagnostic], errors: &[Diagnostic]) 
 }
 
 /// Reads the file that is meant, and says what to call it.
-fn read(args: &Args) -> anyhow::Result<(String, Vec<u8>)> {
+fn read(args: Args) -> anyhow::Result<(String, Vec<u8>)> {
     if args.file.as_deref() == Some(Path::new("-")) {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut text).context("cannot read standard input")?;
         return Ok(("<stdin>".to_owned(), text));
     }
-    let path = match &args.file {
-        Some(path) => path.clone(),
+    let path = match args.file {
+        Some(path) => path,
         None => find(&args.context)?,
     };
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -51,16 +51,27 @@ commands! {
 }
 
 /// An error with an exit status of its own.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,
-    source: anyhow::Error,
+    error: anyhow::Error,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 impl Failure {
-    pub(crate) fn new(status: u8, source: impl Into<anyhow::Error>) -> Self {
-        Self { status, source: source.into() }
+    pub(crate) fn new(status: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { status, error: error.into() }
     }
 }
 

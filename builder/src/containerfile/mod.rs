@@ -15,6 +15,7 @@ pub mod expand;
 mod flags;
 mod heredoc;
 mod instructions;
+mod json;
 mod lines;
 mod render;
 mod stages;

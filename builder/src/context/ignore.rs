@@ -231,11 +231,11 @@ fn cleaned(text: &[u8]) -> Vec<u8> {
             _ => parts.push(part),
         }
     }
-    match parts.is_empty() {
+    if parts.is_empty() {
         // Neither matches anything: the context's root can't be ignored.
-        true => if rooted { "/" } else { "." }.into(),
-        false => parts.join(&b'/'),
+        return if rooted { "/" } else { "." }.into();
     }
+    parts.join(&b'/')
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl PathPattern {
             Shape::Exact(name) => path == name,
             Shape::Prefix(prefix) => path.starts_with(prefix),
             Shape::Suffix(suffix) => path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path),
-            Shape::Items(items) => fits(items, path, Ending::Exact),
+            Shape::Items(items) => may_fit(items, path) && fits(items, path, Ending::Exact),
         }
     }
 
@@ -119,6 +119,28 @@ fn items(text: &[u8]) -> Result<Vec<Item>, BadPattern> {
     Ok(items)
 }
 
+/// Looks for the literals only, each behind the one before: most paths end here.
+fn may_fit(items: &[Item], path: &[u8]) -> bool {
+    let mut rest = path;
+    for (at, item) in items.iter().enumerate() {
+        let Item::Literal(text) = item else { continue };
+        if at == 0 && !path.starts_with(text) || at + 1 == items.len() && !path.ends_with(text) {
+            return false;
+        }
+        match find(rest, text) {
+            Some(place) => rest = &rest[place + text.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    let first = *wanted.first()?;
+    let last = text.len().checked_sub(wanted.len())?;
+    (0..=last).find(|&at| text[at] == first && text[at..].starts_with(wanted))
+}
+
 /// Where a match may end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -139,9 +161,10 @@ fn fits(items: &[Item], path: &[u8], ending: Ending) -> bool {
             Item::Literal(text) => {
                 for at in 0..=path.len() {
                     let rest = &path[at..];
-                    row[at] = match rest.len() < text.len() {
-                        true => open && text.starts_with(rest),
-                        false => rest.starts_with(text) && row[at + text.len()],
+                    row[at] = if rest.len() < text.len() {
+                        open && text.starts_with(rest)
+                    } else {
+                        rest.starts_with(text) && row[at + text.len()]
                     };
                 }
             }

@@ -203,6 +203,6 @@ mod tests {
     #[test]
     fn many_stars_cost_no_more_than_pattern_times_name() {
         let pattern = b"a*".repeat(2000);
-        assert_eq!(matches(&[&pattern[..], b"b"].concat(), &[b'a'; 20_000]), Ok(false));
+        assert_eq!(matches(&[&pattern[..], b"b"].concat(), &b"a".repeat(20_000)), Ok(false));
     }
 }

@@ -53,15 +53,15 @@ pub fn unpack(
     if !is_archive(open().map_err(failed)?) {
         return Ok(false);
     }
-    let packed = compress::reader(Box::new(open().map_err(failed)?)).map_err(failed)?.1;
+    let plain = compress::decompress(open().map_err(failed)?).map_err(failed)?;
     let mut unpacker = Unpacker { root, destination, owner: placing.owner_given(), times: HashMap::new() };
-    unpacker.unpack(packed).map_err(failed)?;
+    unpacker.unpack(plain).map_err(failed)?;
     Ok(true)
 }
 
 /// Whether the bytes, decompressed, start with a tar header whose checksum holds.
 fn is_archive(packed: File) -> bool {
-    let Ok((_, mut plain)) = compress::reader(Box::new(packed)) else { return false };
+    let Ok(mut plain) = compress::decompress(packed) else { return false };
     let mut block = [0; 512];
     if plain.read_exact(&mut block).is_err() {
         return false;
@@ -93,7 +93,7 @@ impl Place {
 }
 
 impl Unpacker<'_> {
-    fn unpack(&mut self, plain: Box<dyn Read + Send>) -> io::Result<()> {
+    fn unpack(&mut self, plain: impl Read) -> io::Result<()> {
         self.root.make_dirs(self.destination, 0o755, &mut |made| self.own(made, None))?;
         let mut archive = tar::Archive::new(plain);
         for entry in archive.entries()? {
@@ -119,7 +119,7 @@ impl Unpacker<'_> {
 
     fn unpack_entry(
         &mut self,
-        entry: &mut tar::Entry<'_, Box<dyn Read + Send>>,
+        entry: &mut tar::Entry<'_, impl Read>,
         path: ImagePath,
     ) -> io::Result<()> {
         let parent = self.root.make_dirs(&path.parent(), 0o755, &mut |made| self.own(made, None))?;

@@ -170,6 +170,7 @@ impl CopyStep {
     pub fn apply(&self, build: &Build<'_>, draft: &Draft, scratch: &Scratch) -> Result<(), StepError> {
         let layers = if self.link { &[][..] } else { &draft.layers[..] };
         let stack = build.store.layers().open_stack(layers)?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(scratch), MountOptions::default())?;
         let root = RootDir::new(root.mount);
         let placing = Placing {

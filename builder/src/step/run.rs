@@ -22,7 +22,7 @@ use runner::sandbox::plan::{GeneratedFile, Mount, MountSource, Process};
 use runner::sandbox::{self, Exit, Plan, Sandbox, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::PipeFlags;
-use store::{ImagePath, RootDir, Scratch};
+use store::{ImagePath, RootDir, Scratch, Stack};
 
 use super::StepError;
 use super::configure::{shell, value};
@@ -116,6 +116,7 @@ impl RunStep {
         id: StepId,
     ) -> Result<(), StepError> {
         let stack = build.store.layers().open_stack(&draft.layers)?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(scratch), MountOptions { mount_points: true })?;
         let view = RootDir::new(root.mount.try_clone().map_err(unshared)?);
         let network = build.networks.get(self.network)?;
@@ -262,7 +263,7 @@ impl Opened {
 #[derive(Debug)]
 pub enum Held {
     Lock { _folder: OwnedFd },
-    Scratch { _root: Rootfs, _scratch: Scratch },
+    Scratch { _root: Rootfs, _scratch: Scratch, _stack: Stack },
 }
 
 const HOSTNAME: &str = "rbuild";

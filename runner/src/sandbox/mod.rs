@@ -150,8 +150,10 @@ pub fn spawn(plan: &Plan, root: BorrowedFd<'_>, stdio: Stdio) -> Result<Sandbox,
     let prepared = setup::prepare(plan, stdio, &cgroup)?;
     let (report, child_report) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
-    // Both may have landed below 3 when the caller's standard descriptors are closed.
-    let child_report = rustix::io::fcntl_dupfd_cloexec(&child_report, 3).map_err(failed("dup"))?;
+    // It may have landed below 3 when the caller's standard descriptors are closed. The first one must be
+    // gone before the report is read, or its end never comes.
+    let child_report =
+        { child_report }.try_clone().map_err(|source| SandboxError::Setup { call: "dup".into(), source })?;
 
     let (pid, pidfd) = start(plan, root, &cgroup, &prepared.steps, &report, &child_report)?;
     let mut child = Child { pid, pidfd, reaped: false };
@@ -199,10 +201,12 @@ fn read_report(report: &OwnedFd) -> Result<Option<(u32, Errno)>, SandboxError> {
             other => break other.map_err(failed("read the child's report"))?,
         }
     };
+    if length != message.len() {
+        return Ok(None);
+    }
     let (place, errno) = message.split_at(4);
     let number = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
-    let errno = Errno::from_raw_os_error(number(errno).cast_signed());
-    Ok((length == message.len()).then_some((number(place), errno)))
+    Ok(Some((number(place), Errno::from_raw_os_error(number(errno).cast_signed()))))
 }
 
 /// The error that a step's place and number mean.
