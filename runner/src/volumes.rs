@@ -208,7 +208,9 @@ fn make(store: &Store, place: &Path, volume: &Volume, root: &RootDir) -> Result<
 /// The image's folder at `target` becomes the volume's content; where there is none, it stays empty.
 fn copy_from_image(root: &RootDir, target: &ImagePath, data: &Path) -> io::Result<()> {
     let place = match root.open(target, OFlags::PATH) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
         other => other?,
     };
     if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Directory {
@@ -255,9 +257,21 @@ mod tests {
 
     #[test]
     fn what_is_no_volume_is_refused() {
-        for text in
-            ["", "data", "/srv:data", "/srv:/", "/srv:/x/..", "a:/b:c", "a:b:c:d", "-x:/data", "a b:/data", ":/data", "../..", "a/b:/data", "/a\0:/b"]
-        {
+        for text in [
+            "",
+            "data",
+            "/srv:data",
+            "/srv:/",
+            "/srv:/x/..",
+            "a:/b:c",
+            "a:b:c:d",
+            "-x:/data",
+            "a b:/data",
+            ":/data",
+            "../..",
+            "a/b:/data",
+            "/a\0:/b",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

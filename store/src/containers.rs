@@ -41,7 +41,9 @@ impl Containers<'_> {
 
     /// The containers that were made from an image, oldest first.
     pub fn of_image(&self, image: ImageId) -> Result<Vec<String>, StoreError> {
-        self.store.index.read("list containers of an image", |connection| containers::of_image(connection, image))
+        self.store
+            .index
+            .read("list containers of an image", |connection| containers::of_image(connection, image))
     }
 }
 

@@ -29,7 +29,11 @@ pub(super) fn argv(config: &ContainerConfig, options: &RunOptions) -> Result<Vec
 /// The environment but for `HOME`: defaults, over them the image's, over them the options'.
 ///
 /// An entry of the image without a `=` names a variable of the host in some tools, and is nothing here.
-pub(super) fn env(config: &ContainerConfig, options: &RunOptions, hostname: &str) -> Result<Vec<String>, ContainerError> {
+pub(super) fn env(
+    config: &ContainerConfig,
+    options: &RunOptions,
+    hostname: &str,
+) -> Result<Vec<String>, ContainerError> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}"), "container=rbuild".to_owned()];
     if options.terminal {
         env.push("TERM=xterm".to_owned());
@@ -61,7 +65,10 @@ pub(super) fn has_variable(env: &[String], name: &str) -> bool {
 }
 
 /// `-w`, else the image's `WORKDIR`, else the root.
-pub(super) fn working_dir(config: &ContainerConfig, options: &RunOptions) -> Result<ImagePath, ContainerError> {
+pub(super) fn working_dir(
+    config: &ContainerConfig,
+    options: &RunOptions,
+) -> Result<ImagePath, ContainerError> {
     match &options.working_dir {
         Some(dir) if !dir.starts_with('/') => Err(ContainerError::RelativeWorkingDir(dir.clone())),
         Some(dir) if dir.contains('\0') => Err(ContainerError::Nul("the working directory")),
@@ -99,7 +106,11 @@ mod tests {
             };
             let options =
                 RunOptions { entrypoint: own.map(words), command: words(command), ..RunOptions::default() };
-            assert_eq!(argv(&config, &options).ok(), expected.map(words), "{entrypoint:?} {cmd:?} {own:?} {command}");
+            assert_eq!(
+                argv(&config, &options).ok(),
+                expected.map(words),
+                "{entrypoint:?} {cmd:?} {own:?} {command}"
+            );
         }
     }
 
@@ -143,10 +154,8 @@ mod tests {
     #[test]
     fn a_working_dir_is_absolute() {
         let config = ContainerConfig { working_dir: "srv/./x".to_owned(), ..ContainerConfig::default() };
-        let given = |dir: Option<&str>| RunOptions {
-            working_dir: dir.map(str::to_owned),
-            ..RunOptions::default()
-        };
+        let given =
+            |dir: Option<&str>| RunOptions { working_dir: dir.map(str::to_owned), ..RunOptions::default() };
         assert_eq!(working_dir(&config, &given(None)).unwrap(), ImagePath::new("/srv/x"));
         assert_eq!(working_dir(&config, &given(Some("/a/../b"))).unwrap(), ImagePath::new("/b"));
         assert!(working_dir(&config, &given(Some("a"))).is_err());

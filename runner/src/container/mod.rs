@@ -55,7 +55,9 @@ pub enum ContainerError {
     RelativeWorkingDir(String),
     #[error("`{0}` is not a host name")]
     BadHostName(String),
-    #[error("`{0}` is not a container name: it starts with a letter or digit, then come letters, digits, `_`, `.` and `-`")]
+    #[error(
+        "`{0}` is not a container name: it starts with a letter or digit, then come letters, digits, `_`, `.` and `-`"
+    )]
     BadName(String),
     #[error("`{0}` is not a signal")]
     BadSignal(String),
@@ -266,7 +268,10 @@ impl<'s> Belongings<'s> {
         let Record { id, name, image, .. } = &self.record;
         if let Some(holder) = self.store.containers().add(id, name, *image)? {
             let name = name.clone();
-            return Err(ContainerError::NameTaken { name, holder: holder.chars().take(name::SHORT).collect() });
+            return Err(ContainerError::NameTaken {
+                name,
+                holder: holder.chars().take(name::SHORT).collect(),
+            });
         }
         self.has_row = true;
         Ok(())
@@ -311,7 +316,8 @@ pub fn remove(store: &Store, record: &Record, force: bool) -> Result<(), Contain
         if !force {
             return Err(ContainerError::Running(record.id.chars().take(name::SHORT).collect()));
         }
-        signal::kill(pid, start_ticks).map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;
+        signal::kill(pid, start_ticks)
+            .map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;
     }
     // Its own process writes the record once more, or removes all itself.
     record::wait_until_free(store, &record.id)?;
@@ -363,7 +369,8 @@ fn accounts(root: &RootDir, path: &str) -> Result<Vec<u8>, ContainerError> {
     let file = root.open(&image_path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(failed())?;
     let limit = u64::try_from(process::ACCOUNTS_BYTES_MAX).expect("a few MiB");
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes).map_err(failed())?;
+    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes)
+        .map_err(failed())?;
     Ok(bytes)
 }
 
@@ -377,7 +384,10 @@ fn mounts(
     let mut wanted = options.volumes.clone();
     let taken: Vec<&ImagePath> = options.tmpfs.iter().map(|tmpfs| &tmpfs.target).collect();
     for target in image.config.config.volumes.keys().map(ImagePath::new) {
-        if !target.is_root() && !taken.contains(&&target) && wanted.iter().all(|volume| volume.target != target) {
+        if !target.is_root()
+            && !taken.contains(&&target)
+            && wanted.iter().all(|volume| volume.target != target)
+        {
             wanted.push(volumes::Volume::anonymous(target));
         }
     }
@@ -464,8 +474,8 @@ fn plan(
         limits: options.limits.clone(),
         seccomp: options.seccomp.clone(),
         shm_size_bytes: options.shm_size_bytes,
-        masked_paths: plan::default_masked_paths(),
-        read_only_paths: plan::default_read_only_paths(),
+        masked_paths: crate::sandbox::defaults::masked_paths(),
+        read_only_paths: crate::sandbox::defaults::read_only_paths(),
         sysctls,
     })
 }

@@ -7,14 +7,14 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 const QUALITIES: [&str; 32] = [
-    "amber", "brave", "calm", "clever", "cosy", "crisp", "daring", "eager", "early", "fair", "fond", "gentle",
-    "glad", "golden", "happy", "honest", "jolly", "keen", "kind", "lively", "lucky", "merry", "mild", "neat",
-    "nimble", "proud", "quick", "quiet", "silver", "sunny", "warm", "wise",
+    "amber", "brave", "calm", "clever", "cosy", "crisp", "daring", "eager", "early", "fair", "fond",
+    "gentle", "glad", "golden", "happy", "honest", "jolly", "keen", "kind", "lively", "lucky", "merry",
+    "mild", "neat", "nimble", "proud", "quick", "quiet", "silver", "sunny", "warm", "wise",
 ];
 const ANIMALS: [&str; 32] = [
     "badger", "beaver", "bison", "crane", "curlew", "dolphin", "dormouse", "eagle", "falcon", "finch", "fox",
-    "gecko", "heron", "ibex", "jackdaw", "kestrel", "lark", "lynx", "marten", "moose", "newt", "otter", "owl",
-    "panda", "plover", "raven", "seal", "stork", "swift", "tern", "vole", "wren",
+    "gecko", "heron", "ibex", "jackdaw", "kestrel", "lark", "lynx", "marten", "moose", "newt", "otter",
+    "owl", "panda", "plover", "raven", "seal", "stork", "swift", "tern", "vole", "wren",
 ];
 
 /// How much of an id is shown.
@@ -58,9 +58,16 @@ mod tests {
 
     #[test]
     fn names_follow_dockers_rule() {
-        for (text, expected) in
-            [("web-1", true), ("a.b_c", true), ("", false), ("a", false), ("-a", false), ("../x", false), ("a b", false), ("a/b", false)]
-        {
+        for (text, expected) in [
+            ("web-1", true),
+            ("a.b_c", true),
+            ("", false),
+            ("a", false),
+            ("-a", false),
+            ("../x", false),
+            ("a b", false),
+            ("a/b", false),
+        ] {
             assert_eq!(is_name(text), expected, "{text}");
         }
     }

@@ -95,7 +95,8 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other.map_err(ContainerError::io("make", &path))?,
             }
-            let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
+            let lock =
+                File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK));
             let lock = match lock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(ContainerError::io("open", &path.join(LOCK)))?,
@@ -154,7 +155,8 @@ pub fn find(store: &Store, wanted: &str) -> Result<Record, ContainerError> {
     if let Some(record) = exact {
         return Ok(record.clone());
     }
-    let mut beginning = records.into_iter().filter(|record| !wanted.is_empty() && record.id.starts_with(wanted));
+    let mut beginning =
+        records.into_iter().filter(|record| !wanted.is_empty() && record.id.starts_with(wanted));
     match (beginning.next(), beginning.next()) {
         (Some(record), None) => Ok(record),
         (Some(_), Some(_)) => Err(ContainerError::Ambiguous(wanted.to_owned())),

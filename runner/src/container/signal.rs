@@ -10,9 +10,9 @@ pub const KILL: i32 = 9;
 
 /// In the order of their numbers on Linux, from 1.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// The number of `TERM`, `SIGTERM`, `15`, `RTMIN+3`.
@@ -116,7 +116,9 @@ mod tests {
         let none = "0000000000000000";
         assert!(is_default_by(&status(none, none, none), 15));
         assert!(is_default_by(&status(none, none, "0000000000000002"), 15));
-        for masks in [status("0000000000004000", none, none), status(none, "4000", none), status(none, none, "4000")] {
+        for masks in
+            [status("0000000000004000", none, none), status(none, "4000", none), status(none, none, "4000")]
+        {
             assert!(!is_default_by(&masks, 15), "{masks}");
         }
         assert!(!is_default_by("", 15));

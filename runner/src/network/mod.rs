@@ -110,7 +110,15 @@ impl Network {
     }
 
     fn without_link(mode: Mode, resolv_conf: Vec<u8>) -> Self {
-        Self { mode, namespace: None, address: None, gateway: None, resolv_conf, notes: Vec::new(), _private: None }
+        Self {
+            mode,
+            namespace: None,
+            address: None,
+            gateway: None,
+            resolv_conf,
+            notes: Vec::new(),
+            _private: None,
+        }
     }
 
     fn open_private(id: &str) -> Result<Self, NetworkError> {

@@ -71,7 +71,10 @@ fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     fchown(to, Some(uid), Some(gid))?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     extended_attributes(from, to)?;
-    let time = |seconds: i64, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
+    let time = |seconds: i64, nanoseconds| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -92,7 +95,8 @@ fn extended_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     };
     for name in names[..length].split_inclusive(|byte| *byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        let is_overlays = [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.to_bytes().starts_with(own));
+        let is_overlays =
+            [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|own| name.to_bytes().starts_with(own));
         if is_overlays {
             continue;
         }
