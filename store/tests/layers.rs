@@ -133,3 +133,78 @@ fn what_tar_extracts_is_what_the_tree_holds() {
     }
     assert_eq!(ours, theirs);
 }
+
+/// Fills a scratch by a shell script that runs in its upper directory.
+fn scratch_of(store: &Store, script: &str) -> store::Scratch {
+    let scratch = store.layers().scratch().unwrap();
+    let status =
+        Command::new("bash").args(["-ec", script]).current_dir(scratch.path.join("upper")).status().unwrap();
+    assert!(status.success());
+    scratch
+}
+
+#[test]
+fn a_sealed_scratch_is_the_layer_that_its_own_tar_makes() {
+    let (dir, store) = store();
+    let script = format!(
+        "{RICH}\nmkdir gone opaque; mknod gone/lower c 0 0; touch gone/.hidden gone/a
+         setfattr -n trusted.overlay.opaque -v y opaque; setfattr -n trusted.overlay.impure -v y d
+         setfattr -n trusted.overlay.origin -v x d/file; touch opaque/new; setfattr -h -n trusted.overlay.origin -v x longlink"
+    );
+    let sealed =
+        store.layers().seal(scratch_of(&store, &script), store::layers::SealOptions::default()).unwrap();
+    let tar = tar_of(&store, sealed.diff_id);
+    assert_eq!(DiffId(Digest::of(&tar)), sealed.diff_id);
+    assert_eq!(tar.len() as u64, sealed.tar_size_bytes);
+    nothing_is_left(dir.path());
+
+    let (other_dir, other) = self::store();
+    let imported = other.layers().import(&mut &tar[..], Expected::default(), false).unwrap().layer;
+    assert_eq!(imported.diff_id, sealed.diff_id);
+    assert_eq!(imported.entry_count, sealed.entry_count);
+    let place = format!("layers/{}/tree", sealed.diff_id.0.hex());
+    assert_eq!(listing(&dir.path().join(&place)), listing(&other_dir.path().join(&place)));
+    assert!(other.layers().open_stack(&[imported.diff_id]).unwrap().trees.len() == 1);
+
+    // GNU tar reads the same names out of it, whiteouts first.
+    let mut list = Command::new("tar").arg("t").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    list.stdin.take().unwrap().write_all(&tar).unwrap();
+    let names = String::from_utf8(list.wait_with_output().unwrap().stdout).unwrap();
+    assert!(names.contains("gone/\ngone/.wh.lower\ngone/.hidden\ngone/a\n"), "{names}");
+    assert!(names.contains("opaque/\nopaque/.wh..wh..opq\nopaque/new\n"), "{names}");
+}
+
+fn listing(path: &Path) -> String {
+    let script = r#"find . -mindepth 1 -printf '%P %y %m %U %G %n %s %T@ %l\n' | sed 's/^\([^ ]* d.*\) [0-9]* \([^ ]* *\)$/\1 \2/' | grep -v '^gone/lower ' | sort
+        getfattr -R -h -d -m - . 2>/dev/null | sort; find . -type f -exec sha256sum {} + | sort
+        find . -type c,b -exec stat -c '%n %t:%T' {} + | sort"#;
+    let output = Command::new("bash").args(["-ec", script]).current_dir(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn an_empty_scratch_is_the_well_known_empty_layer() {
+    let (_dir, store) = store();
+    for _ in 0..2 {
+        let sealed =
+            store.layers().seal(scratch_of(&store, ":"), store::layers::SealOptions::default()).unwrap();
+        assert_eq!(sealed.diff_id.0, Digest::of(&[0; 1024]));
+        assert_eq!(sealed.entry_count, 0);
+    }
+}
+
+#[test]
+fn clamped_times_make_equal_layers_at_any_time() {
+    let (_dir, store) = store();
+    let options = store::layers::SealOptions { clamp_mtime_seconds: Some(1_000_000_000) };
+    let mut made = Vec::new();
+    for nap in ["touch -d 2020-01-01 a", "touch -d 2021-01-01 a"] {
+        let script =
+            format!("mkdir d; echo x > d/f; ln -s f d/l; {nap}; touch -d 1999-01-01 old; mkdir -p z/y");
+        made.push(store.layers().seal(scratch_of(&store, &script), options).unwrap().diff_id);
+    }
+    assert_eq!(made[0], made[1]);
+    let tar = tar_of(&store, made[0]);
+    assert!(tar.windows(11).any(|field| field == format!("{:011o}", 1_000_000_000).as_bytes()));
+}
