@@ -39,8 +39,26 @@ mod build_output;
 commands! {
     /// Build an image from a Containerfile (what happens when no command is named)
     Build = build,
+    /// Show how an image was made, newest step first
+    History = history,
     /// List images
     Images = images,
+    /// Make an image of a root file system tar
+    Import = import,
+    /// Show all that is known of an image
+    Inspect = inspect,
+    /// Take images out of an archive or an OCI folder
+    Load = load,
+    /// Remove what nothing needs
+    Prune = prune,
+    /// Remove images
+    Rmi = rmi,
+    /// Write images to an archive or an OCI folder
+    Save = save,
+    /// Give an image one more name
+    Tag = tag,
+    /// Take names away from images
+    Untag = untag,
 }
 
 /// An error with an exit status of its own.

@@ -90,6 +90,8 @@ pub enum StoreError {
     MissingBlob(BlobId),
     #[error("blob {id} has {size_bytes} bytes, more than the {limit_bytes} that such a document may have")]
     BlobTooLarge { id: BlobId, size_bytes: u64, limit_bytes: u64 },
+    #[error(transparent)]
+    Image(#[from] crate::images::ImageError),
     #[error("cannot unpack a layer")]
     Archive(#[from] ArchiveError),
 }
@@ -137,6 +139,17 @@ impl Store {
     /// Which attributes the trees use, and so which option the overlay mount needs.
     pub fn overlay_form(&self) -> OverlayForm {
         self.overlay
+    }
+
+    /// The folder of cache mounts, opened; made when it is first asked for.
+    pub fn cache_mounts(&self) -> std::io::Result<OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        match rustix::fs::mkdirat(&self.dir, c"cache-mounts", Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.dir, c"cache-mounts", flags, Mode::empty())?)
     }
 
     /// The name of this process's lease: what else it makes in the system (a cgroup, a link) can be
@@ -420,15 +433,5 @@ mod tests {
         assert!(second.lease_is_alive(&name).unwrap());
         drop(living);
         assert!(!second.lease_is_alive(&name).unwrap());
-    }
-
-    /// Names this process's work: scratch folders, cgroups and links start with it.
-    pub fn lease_name(&self) -> Result<String, StoreError> {
-        todo!()
-    }
-
-    /// The folder of cache mounts, opened.
-    pub fn cache_mounts(&self) -> std::io::Result<OwnedFd> {
-        todo!()
     }
 }

@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::place::{Entries, Place, Remembered, shown};
-use super::{LoadOptions, Loaded, NameSet, Source, TransferError, docker_archive, legacy, oci_layout, walk};
-use crate::archive::compress::Compression;
-use crate::digest::{BlobId, DiffId, Digest};
+use super::{LoadOptions, Loaded, Source, TransferError, docker_archive, legacy, oci_layout, packing, walk};
+use crate::digest::{BlobId, Digest};
 use crate::layers::{Expected, Imported};
 use crate::oci::config::ImageConfig;
 use crate::oci::json::{self, MAX_DOCUMENT_BYTES};
@@ -55,7 +54,9 @@ pub(super) struct Intake<'s> {
 pub fn load(store: &Store, source: Source, options: &LoadOptions) -> Result<Vec<Loaded>, TransferError> {
     let intake = Intake { store, arrived: Mutex::default() };
     let loaded = intake.load(source, options);
-    intake.drop_unneeded()?;
+    if loaded.is_err() {
+        store.images().drop_unneeded()?;
+    }
     loaded
 }
 
@@ -77,9 +78,10 @@ impl Intake<'_> {
                 use std::os::unix::fs::FileExt;
                 let mut magic = [0; 8];
                 let count = file.read_at(&mut magic, 0).map_err(archive)?;
-                match Compression::of_magic(&magic[..count]) {
-                    Compression::None => Place::file(file),
-                    _ => self.pass(Box::new(file)),
+                if packing::is_packed(&magic[..count]) {
+                    self.pass(Box::new(file))
+                } else {
+                    Place::file(file)
                 }
             }
             Source::Stream(stream) => self.pass(stream),
@@ -103,7 +105,7 @@ impl Intake<'_> {
     /// Takes in the layers of an archive that passes; keeps its documents.
     fn pass(&self, stream: Box<dyn Read + Send>) -> Result<Place, TransferError> {
         let archive = |source| TransferError::Archive { source };
-        let stream = crate::archive::compress::decompress(stream).map_err(archive)?;
+        let stream = packing::unpack(stream).map_err(archive)?;
         let mut input = BufReader::with_capacity(READ_BYTES, stream);
         let mut documents = Entries::default();
         let mut remembered = Remembered::default();
@@ -112,14 +114,14 @@ impl Intake<'_> {
             let looks = Looks::of(&head.path, head.size_bytes, input.fill_buf().map_err(archive)?);
             let mut content = (&mut input).take(head.size_bytes);
             match (head.kind, looks) {
-                (walk::Kind::Link(target), _) => documents.link(head.path, target)?,
+                (walk::Kind::Link(target), _) => documents.link(&head.path, target)?,
                 (walk::Kind::File, Looks::Document) => {
                     remembered.add(&head.path, head.size_bytes)?;
                     let mut bytes = Vec::new();
                     content.read_to_end(&mut bytes).map_err(archive)?;
-                    documents.add(head.path, bytes)?;
+                    documents.add(&head.path, bytes)?;
                 }
-                (walk::Kind::File, Looks::Layer) => self.take_in_passing(head.path, &mut content)?,
+                (walk::Kind::File, Looks::Layer) => self.take_in_passing(&head.path, &mut content)?,
                 (walk::Kind::File, Looks::TooLarge) => {
                     let name = shown(&head.path);
                     return Err(TransferError::TooLarge { name, size_bytes: head.size_bytes });
@@ -140,14 +142,14 @@ impl Intake<'_> {
 
     fn take_in_passing(
         &self,
-        path: ImagePath,
+        path: &ImagePath,
         content: &mut (dyn Read + Send),
     ) -> Result<(), TransferError> {
         // A file that lies under its own digest can be checked at once.
-        let expected = Expected { blob: digest_in_name(&path).map(BlobId), ..Expected::default() };
+        let expected = Expected { blob: digest_in_name(path).map(BlobId), ..Expected::default() };
         let result = self.store.layers().import(content, expected, true);
         match self.arrived().insert(path.clone(), result) {
-            Some(_) => Err(TransferError::Twice { name: shown(&path) }),
+            Some(_) => Err(TransferError::Twice { name: shown(path) }),
             None => Ok(()),
         }
     }
@@ -171,7 +173,7 @@ impl Intake<'_> {
         };
         if threads > 1 {
             std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
                 let results = workers.into_iter().map(|worker| worker.join().expect("no panic on input"));
                 results.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
             })?;
@@ -204,7 +206,8 @@ impl Intake<'_> {
             return Err(TransferError::WrongSize { name: shown(&wanted.path), expected, actual: size_bytes });
         }
         let imported = self.store.layers().import(&mut *content, wanted.expected, true);
-        let imported = imported.map_err(|source| TransferError::Layer { name: shown(&wanted.path), source })?;
+        let imported =
+            imported.map_err(|source| TransferError::Layer { name: shown(&wanted.path), source })?;
         self.arrived().insert(name, Ok(imported.clone()));
         Ok(imported)
     }
@@ -215,12 +218,7 @@ impl Intake<'_> {
         for image in pending {
             let manifest = image.manifest.map(|bytes| self.store.blobs().add(&bytes)).transpose()?;
             let id = images.add(&image.config, manifest)?;
-            let mut names = Vec::new();
-            for name in image.names {
-                let name = name.or_latest();
-                let moved_from = images.set_name(&name, id)?.filter(|before| *before != id);
-                names.push(NameSet { name, moved_from });
-            }
+            let names = super::set_names(self.store, image.names, id)?;
             // Docker lists an image once per name.
             match loaded.iter_mut().find(|other| other.image == id) {
                 Some(other) => other.names.extend(names),
@@ -229,15 +227,6 @@ impl Intake<'_> {
         }
         self.store.make_durable()?;
         Ok(loaded)
-    }
-
-    /// Drops what came in and belongs to no image.
-    fn drop_unneeded(&self) -> Result<(), StoreError> {
-        let arrived = std::mem::take(&mut *self.arrived());
-        let imported: Vec<Imported> = arrived.into_values().flatten().collect();
-        let layers: Vec<DiffId> = imported.iter().map(|imported| imported.layer.diff_id).collect();
-        let blobs: Vec<BlobId> = imported.iter().filter_map(|imported| imported.blob).map(|(id, _)| id).collect();
-        self.store.drop_unneeded(&layers, &blobs)
     }
 
     fn arrived(&self) -> std::sync::MutexGuard<'_, BTreeMap<ImagePath, Result<Imported, StoreError>>> {
@@ -287,7 +276,11 @@ pub(super) fn check_digest(path: &ImagePath, bytes: &[u8], expected: Digest) -> 
 }
 
 /// Reads a config and checks that it lists as many layers as the image has.
-pub(super) fn read_config(path: &ImagePath, bytes: &[u8], layers: usize) -> Result<ImageConfig, TransferError> {
+pub(super) fn read_config(
+    path: &ImagePath,
+    bytes: &[u8],
+    layers: usize,
+) -> Result<ImageConfig, TransferError> {
     let config: ImageConfig = json::read("image config", bytes)
         .map_err(|source| TransferError::Document { name: shown(path), source })?;
     let diff_ids = config.rootfs.diff_ids.len();
@@ -303,10 +296,7 @@ fn compare(path: &ImagePath, imported: &Imported, expected: Expected) -> Result<
     let diff_id = imported.layer.diff_id;
     // An uncompressed layer is its own blob.
     let (blob, size_bytes) = imported.blob.unwrap_or((BlobId(diff_id.0), imported.layer.tar_size_bytes));
-    let checks = [
-        (expected.diff_id.map(|id| id.0), diff_id.0),
-        (expected.blob.map(|id| id.0), blob.0),
-    ];
+    let checks = [(expected.diff_id.map(|id| id.0), diff_id.0), (expected.blob.map(|id| id.0), blob.0)];
     for (expected, actual) in checks {
         if let Some(expected) = expected
             && expected != actual

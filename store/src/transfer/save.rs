@@ -16,11 +16,11 @@
 //! May touch: the store through its methods, the stream or folder given. Knows nothing of terminals.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
-use super::TransferError;
 use super::sink::{Folder, Sink, Tar};
+use super::{TransferError, packing};
 use crate::digest::{BlobId, DiffId, Digest, HashingReader, ImageId};
 use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
@@ -61,7 +61,12 @@ impl std::fmt::Debug for Target<'_> {
 }
 
 /// Writes images out.
-pub fn save(store: &Store, images: &[Saved], format: Format, target: Target<'_>) -> Result<(), TransferError> {
+pub fn save(
+    store: &Store,
+    images: &[Saved],
+    format: Format,
+    target: Target<'_>,
+) -> Result<(), TransferError> {
     let sink: &mut dyn Sink = match target {
         Target::Archive(output) => &mut Tar { output },
         Target::Folder(path) => &mut Folder { path: path.to_owned() },
@@ -84,7 +89,11 @@ fn save_docker(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(
             tags.insert(name.tag.clone().unwrap_or_default(), uppermost.hex());
         }
         let config = format!("{}.json", image.id.0.hex());
-        listed.push(ArchivedImage { config, repo_tags: names.iter().map(Reference::to_string).collect(), layers });
+        listed.push(ArchivedImage {
+            config,
+            repo_tags: names.iter().map(Reference::to_string).collect(),
+            layers,
+        });
     }
     put_bytes(sink, "manifest.json", &json::write(&listed))?;
     if !repositories.is_empty() {
@@ -114,7 +123,8 @@ fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), 
         let named = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
         let entry = Descriptor::of(named, &bytes);
         for (layer, diff_id) in manifest.layers.iter().zip(&image.layers) {
-            let content = if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
+            let content =
+                if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
             files.insert(layer.digest, content);
         }
         files.insert(manifest.config.digest, Content::Bytes(config(store, image.id)?));
@@ -139,14 +149,14 @@ fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), 
 
 /// One entry of the index for each name; one without names for an image that has none.
 fn named_entries(entry: &Descriptor, names: &[Reference]) -> Vec<Descriptor> {
-    let named = |name: &Reference| {
+    let entry_of = |name: &Reference| {
         let mut entry = entry.clone();
         // Both hold the whole name: a bare tag in the first would lose the repository.
         entry.annotations.insert(REF_NAME.to_owned(), name.full());
         entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.full());
         entry
     };
-    if names.is_empty() { vec![entry.clone()] } else { names.iter().map(named).collect() }
+    if names.is_empty() { vec![entry.clone()] } else { names.iter().map(entry_of).collect() }
 }
 
 /// The manifest that an image came with, else one in OCI form with packed layers.
@@ -164,9 +174,9 @@ fn manifest(store: &Store, image: &Image) -> Result<(Vec<u8>, Manifest), Transfe
     let config = Descriptor::of(media_type::CONFIG, &config(store, image.id)?);
     let mut layers = Vec::new();
     for layer in &image.layers {
-        let packed = store.layers().packed(*layer)?;
+        let packed = packing::gzip(store, *layer)?;
         layers.push(Descriptor {
-            media_type: media_type::layer(packed.compression).unwrap_or(media_type::LAYER).to_owned(),
+            media_type: media_type::LAYER_GZIP.to_owned(),
             digest: packed.blob.0,
             size_bytes: packed.size_bytes,
             annotations: BTreeMap::new(),
@@ -202,8 +212,9 @@ fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), Transf
 /// Puts a layer's uncompressed tar, checked on the way.
 fn put_tar(store: &Store, layer: DiffId, name: &str, sink: &mut dyn Sink) -> Result<(), TransferError> {
     let missing = || TransferError::Missing { name: layer.to_string(), named_by: "image" };
-    let size_bytes = store.layers().find(layer)?.ok_or_else(missing)?.tar_size_bytes;
-    let mut content = HashingReader::new(store.layers().tar(layer)?);
+    let layers = store.layers();
+    let size_bytes = layers.find(layer)?.ok_or_else(missing)?.tar_size_bytes;
+    let mut content = HashingReader::new(layers.tar(layer)?);
     sink.put(name, size_bytes, &mut content)?;
     let (actual, _) = content.finish();
     if actual == layer.0 {
