@@ -1,7 +1,13 @@
 //! The only file that writes to the terminal. Results go to stdout, everything else to stderr.
 
-use std::io::Write;
+mod progress;
+
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+
+use anyhow::bail;
+
+pub(crate) use progress::{BuildProgress, Style};
 
 /// Where results and messages go.
 #[derive(Debug)]
@@ -15,6 +21,20 @@ impl Output {
     /// Prints a line of the result.
     pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> std::io::Result<()> {
         writeln!(std::io::stdout().lock(), "{text}")
+    }
+
+    /// Stdout for bytes that are no text; refused when it is a terminal.
+    pub(crate) fn binary(&mut self) -> anyhow::Result<impl Write> {
+        if std::io::stdout().is_terminal() {
+            bail!("refusing to write binary data to the terminal: name a file, or redirect stdout");
+        }
+        Ok(std::io::stdout().lock())
+    }
+
+    /// Shows a build as it goes.
+    #[expect(clippy::unused_self, reason = "whoever shows progress holds the output")]
+    pub(crate) fn progress(&mut self, style: Style) -> BuildProgress {
+        BuildProgress::new(style)
     }
 
     /// Prints a message that is no result.

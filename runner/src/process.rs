@@ -176,8 +176,23 @@ relative:x:7:7::home:/bin/sh
     #[test]
     fn nothing_odd_becomes_root() {
         for spec in [
-            "4294967295", "4294967296", "-1", "+0", "999999999999", "1000:", ":0", ":", "ann:99999999999",
-            "0\n", "ann\u{0}", "broken", "eve", "0x0", "ann:nobody", "a:b:c", " 0",
+            "4294967295",
+            "4294967296",
+            "-1",
+            "+0",
+            "999999999999",
+            "1000:",
+            ":0",
+            ":",
+            "ann:99999999999",
+            "0\n",
+            "ann\u{0}",
+            "broken",
+            "eve",
+            "0x0",
+            "ann:nobody",
+            "a:b:c",
+            " 0",
         ] {
             assert!(resolve_user(spec, PASSWD, GROUP).is_err(), "{spec:?}");
         }

@@ -26,7 +26,9 @@ impl Machine {
         let root = folder.path().join("layer");
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "true", "false", "cat", "ls", "id", "sleep", "echo", "grep", "readlink", "hostname"] {
+        for name in
+            ["sh", "true", "false", "cat", "ls", "id", "sleep", "echo", "grep", "readlink", "hostname"]
+        {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         Self { folder }
@@ -155,7 +157,8 @@ fn a_program_that_is_missing_or_no_program_is_told() {
 #[test]
 fn the_process_is_the_first_in_namespaces_of_its_own() {
     let machine = Machine::new();
-    let (_, text) = machine.run("echo $$; hostname; for n in mnt pid uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
+    let (_, text) = machine
+        .run("echo $$; hostname; for n in mnt pid uts ipc net cgroup; do readlink /proc/self/ns/$n; done");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..2], ["1", "box"]);
     for (name, line) in ["mnt", "pid", "uts", "ipc", "net", "cgroup"].iter().zip(&lines[2..]) {
@@ -257,9 +260,10 @@ fn the_kernel_refuses_what_the_filter_and_the_mounts_forbid() {
         plan.process.capabilities.push("CAP_MKNOD".into());
     });
     assert!(matches!(exit, Exit::Code(1..)) && text.contains("denied"), "{exit:?} {text}");
-    let (exit, text, _) = machine.run_with("mknod /dev/x c 1 5 && dd if=/dev/x of=/dev/null count=1 bs=1", |plan| {
-        plan.process.capabilities.push("CAP_MKNOD".into());
-    });
+    let (exit, text, _) =
+        machine.run_with("mknod /dev/x c 1 5 && dd if=/dev/x of=/dev/null count=1 bs=1", |plan| {
+            plan.process.capabilities.push("CAP_MKNOD".into());
+        });
     assert!(matches!(exit, Exit::Code(1..)) && text.contains("denied"), "{exit:?} {text}");
     let (exit, text, _) = machine.run_with("dd if=/dev/zero of=/dev/null count=1 bs=1", |plan| {
         plan.process.capabilities.push("CAP_MKNOD".into());
@@ -293,7 +297,11 @@ fn files_of_ours_cover_whatever_the_image_has_there() {
     std::os::unix::fs::symlink("/nowhere/at/all", etc.join("resolv.conf")).unwrap();
     std::os::unix::fs::symlink("/../../../../../tmp/rbuild-canary", etc.join("hostname")).unwrap();
     let root = machine.mount();
-    let mut plan = plan(&["sh", "-c", "cat /etc/hosts /etc/resolv.conf /etc/hostname; echo more >> /etc/hosts; cat /etc/hosts"]);
+    let mut plan = plan(&[
+        "sh",
+        "-c",
+        "cat /etc/hosts /etc/resolv.conf /etc/hostname; echo more >> /etc/hosts; cat /etc/hosts",
+    ]);
     for name in ["hosts", "resolv.conf", "hostname"] {
         plan.files.push(sandbox::plan::GeneratedFile {
             target: ImagePath::new(format!("/etc/{name}")),
@@ -311,9 +319,12 @@ fn files_of_ours_cover_whatever_the_image_has_there() {
     assert_eq!(sandbox.wait().unwrap().0, Exit::Code(0));
     assert_eq!(text, "our hosts\nour resolv.conf\nour hostname\nour hosts\nmore\n");
     assert!(!Path::new("/tmp/rbuild-canary").exists());
-    let uppers: Vec<_> = fs::read_dir(machine.folder.path()).unwrap().flatten()
+    let uppers: Vec<_> = fs::read_dir(machine.folder.path())
+        .unwrap()
+        .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("scratch"))
-        .map(|entry| fs::read_dir(entry.path().join("upper")).unwrap().count()).collect();
+        .map(|entry| fs::read_dir(entry.path().join("upper")).unwrap().count())
+        .collect();
     assert_eq!(uppers, [0], "nothing of it is in the scratch");
 }
 
@@ -348,9 +359,15 @@ fn mounts_land_inside_the_root_and_obey_their_flags() {
     let source = TempDir::new().unwrap();
     fs::write(source.path().join("file"), "shared\n").unwrap();
     std::os::unix::fs::symlink("/data", machine.path("layer/link")).unwrap();
-    let file = rustix::fs::open(source.path().join("file"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let file =
+        rustix::fs::open(source.path().join("file"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let mount = |target: &str, source: MountSource, read_only| Mount {
-        target: ImagePath::new(target), source, read_only, no_exec: false, no_suid: true, no_dev: true,
+        target: ImagePath::new(target),
+        source,
+        read_only,
+        no_exec: false,
+        no_suid: true,
+        no_dev: true,
     };
     let folder = MountSource::Bind(std::sync::Arc::new(open(source.path())));
     let (exit, text, _) = machine.run_with(
@@ -364,7 +381,12 @@ fn mounts_land_inside_the_root_and_obey_their_flags() {
         ],
     );
     assert_eq!(exit, Exit::Code(0), "{text}");
-    assert!(text.starts_with("shared\nshared\n") && text.contains("/ro/y: Read-only") && text.ends_with("t\n/t/in/side\n"), "{text}");
+    assert!(
+        text.starts_with("shared\nshared\n")
+            && text.contains("/ro/y: Read-only")
+            && text.ends_with("t\n/t/in/side\n"),
+        "{text}"
+    );
     assert_eq!(fs::read_to_string(source.path().join("new")).unwrap(), "x\n");
     for target in ["/", "/proc", "/proc/sys", "/proc/self/x"] {
         let error = machine.fails(|plan| plan.mounts = vec![mount(target, folder.clone(), false)]);
@@ -372,7 +394,10 @@ fn mounts_land_inside_the_root_and_obey_their_flags() {
     }
     // By way of a link as well.
     std::os::unix::fs::symlink("/proc", machine.path("layer/p")).unwrap();
-    assert!(matches!(machine.fails(|plan| plan.mounts = vec![mount("/p/tty", folder.clone(), false)]), SandboxError::Setup { .. }));
+    assert!(matches!(
+        machine.fails(|plan| plan.mounts = vec![mount("/p/tty", folder.clone(), false)]),
+        SandboxError::Setup { .. }
+    ));
 }
 
 #[test]
@@ -383,7 +408,10 @@ fn targets_that_were_made_are_reported_so_that_they_can_go() {
     let tmpfs = |target: &str| Mount {
         target: ImagePath::new(target),
         source: MountSource::Tmpfs { size_bytes: None, mode: 0o755 },
-        read_only: false, no_exec: false, no_suid: false, no_dev: false,
+        read_only: false,
+        no_exec: false,
+        no_suid: false,
+        no_dev: false,
     };
     let mut plan = plan(&["true"]);
     plan.mounts = vec![tmpfs("/a/b"), tmpfs("/a/b/c"), tmpfs("/bin"), tmpfs("/dev/x")];
@@ -395,7 +423,8 @@ fn targets_that_were_made_are_reported_so_that_they_can_go() {
 #[test]
 fn a_read_only_root_refuses_writes_and_its_mounts_take_them() {
     let machine = Machine::new();
-    let (_, text, _) = machine.run_with("echo x > /x; echo y > /dev/shm/y && cat /dev/shm/y", |plan| plan.root_read_only = true);
+    let (_, text, _) = machine
+        .run_with("echo x > /x; echo y > /dev/shm/y && cat /dev/shm/y", |plan| plan.root_read_only = true);
     assert!(text.contains("/x: Read-only") && text.ends_with("y\n"), "{text}");
 }
 
@@ -421,7 +450,8 @@ fn the_working_directory_is_made_for_the_user_and_settings_are_written() {
 fn a_terminal_is_the_processs_own() {
     let machine = Machine::new();
     let root = machine.mount();
-    let mut plan = plan(&["sh", "-c", "tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size"]);
+    let mut plan =
+        plan(&["sh", "-c", "tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size"]);
     for applet in ["tty", "stty"] {
         std::os::unix::fs::symlink("busybox", machine.path("layer/bin").join(applet)).unwrap();
     }
@@ -451,9 +481,10 @@ fn what_outgrows_its_memory_is_killed_and_said_so() {
 #[test]
 fn a_fork_bomb_meets_its_limit() {
     let machine = Machine::new();
-    let (_, text, usage) = machine.run_with("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait", |plan| {
-        plan.limits.pids = Some(8);
-    });
+    let (_, text, usage) =
+        machine.run_with("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait", |plan| {
+            plan.limits.pids = Some(8);
+        });
     assert!(usage.pids_limit_hit, "{text}");
     assert!(text.contains("fork"), "{text}");
 }
@@ -486,9 +517,11 @@ fn a_limit_that_is_no_value_is_an_error_that_names_it() {
 
 /// The cgroups of this process's sandboxes whose plan's number is not used by a test that still runs.
 fn cgroups(id: &str) -> Vec<std::path::PathBuf> {
-    ["memory", "pids", "cpu", "cpuset", "unified"].iter()
+    ["memory", "pids", "cpu", "cpuset", "unified"]
+        .iter()
         .map(|name| Path::new("/sys/fs/cgroup").join(name).join("rbuild").join(id))
-        .filter(|path| path.exists()).collect()
+        .filter(|path| path.exists())
+        .collect()
 }
 
 #[test]

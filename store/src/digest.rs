@@ -127,6 +127,14 @@ identity! {
     ImageId
 }
 
+impl DiffId {
+    /// The layer without entries: the hash of a tar's two closing blocks, 1,024 zero bytes.
+    pub const EMPTY: Self = Self(Digest([
+        0x5f, 0x70, 0xbf, 0x18, 0xa0, 0x86, 0x00, 0x70, 0x16, 0xe9, 0x48, 0xb0, 0x4a, 0xed, 0x3b, 0x82, 0x10,
+        0x3a, 0x36, 0xbe, 0xa4, 0x17, 0x55, 0xb6, 0xcd, 0xdf, 0xaf, 0x10, 0xac, 0xe3, 0xc6, 0xef,
+    ]));
+}
+
 impl ChainId {
     /// The chain of one layer (OCI image-spec, config.md, "Layer ChainID").
     pub fn base(bottom: DiffId) -> Self {
@@ -231,6 +239,11 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<Digest>(), Err(InvalidDigest(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn the_empty_layer_is_the_hash_of_an_empty_tar() {
+        assert_eq!(DiffId::EMPTY, DiffId(Digest::of(&[0; 1024])));
     }
 
     #[test]

@@ -23,7 +23,9 @@
 pub mod archive;
 pub mod blobs;
 pub mod cache;
+pub mod containers;
 pub mod digest;
+mod folder;
 mod gc;
 pub mod images;
 mod index;
@@ -40,7 +42,7 @@ mod open;
 pub use digest::{BlobId, ChainId, DiffId, Digest, ImageId};
 pub use images::Image;
 pub use layers::{Layer, Stack};
-pub use open::{Store, StoreError};
+pub use open::{OverlayForm, Store, StoreError};
 pub use reference::Reference;
 pub use root_dir::{ImagePath, RootDir};
 pub use scratch::Scratch;

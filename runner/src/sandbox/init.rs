@@ -76,9 +76,7 @@ impl Inside<'_> {
             Step::BindDevice { mount, path } => self.bind_device(mount.as_fd(), path),
             Step::Link { path, to } => rustix::fs::symlinkat(*to, self.root, path),
             Step::Console { slave, uid, gid } => self.console(slave.as_fd(), *uid, *gid),
-            Step::File { content, mode, uid, gid, target } => {
-                self.file(content, *mode, (*uid, *gid), target)
-            }
+            Step::File { content, mode, uid, gid, target } => self.file(content, *mode, (*uid, *gid), target),
             Step::Sysctl { path, value } => self.sysctl(path, value),
             Step::ReadOnlyPath(path) => self.read_only_path(path),
             Step::MaskPath(path) => self.mask_path(path),
@@ -200,9 +198,8 @@ impl Inside<'_> {
 
     fn console(&self, slave: BorrowedFd<'_>, uid: u32, gid: Option<u32>) -> Result<()> {
         rustix::fs::fchown(slave, Some(Uid::from_raw(uid)), gid.map(Gid::from_raw))?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let mount = rustix::mount::open_tree(slave, c"", flags)?;
         self.bind_device(mount.as_fd(), c"dev/console")
     }
@@ -300,10 +297,8 @@ impl Inside<'_> {
     /// A parent that died before the signal was asked for has closed its end of the report.
     fn die_with_parent(&self) -> Result<()> {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        let mut report = [rustix::event::PollFd::from_borrowed_fd(
-            self.report,
-            rustix::event::PollFlags::empty(),
-        )];
+        let mut report =
+            [rustix::event::PollFd::from_borrowed_fd(self.report, rustix::event::PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         match rustix::event::poll(&mut report, Some(&now))? {
             0 => Ok(()),
@@ -354,12 +349,7 @@ fn loopback_up() -> Result<()> {
     sys::loopback_up(socket.as_fd())
 }
 
-fn make_one(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    is_file: bool,
-    owner: Option<(u32, u32)>,
-) -> Result<()> {
+fn make_one(parent: BorrowedFd<'_>, name: &CStr, is_file: bool, owner: Option<(u32, u32)>) -> Result<()> {
     if is_file {
         make_one_file(parent, name)?;
     } else {
@@ -438,8 +428,7 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<()> {
 
 fn raise_capabilities() -> Result<()> {
     let held = rustix::thread::capabilities(None)?.permitted;
-    let sets =
-        CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)
 }
 

@@ -34,9 +34,9 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub mod defaults;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-
 pub mod capabilities;
 pub mod cgroup;
 mod init;
@@ -91,6 +91,16 @@ struct Child {
 pub enum Exit {
     Code(u8),
     Signal(i32),
+}
+
+impl Exit {
+    /// The exit status that a shell would show: 128 + n for a signal.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
 }
 
 /// What the process used, read before its cgroups went (`None` where the host does not tell).

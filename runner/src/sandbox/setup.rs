@@ -87,8 +87,7 @@ fn devices(
 ) -> Result<(Vec<Step>, Option<(OwnedFd, Arc<OwnedFd>)>), SandboxError> {
     let mapping = user_ns::Mapping::current();
     let wanted = capabilities::bits(&plan.process.capabilities)?;
-    let could_make_more =
-        wanted.contains(CapabilitySet::MKNOD) && !wanted.contains(CapabilitySet::SYS_ADMIN);
+    let could_make_more = wanted.contains(CapabilitySet::MKNOD) && !wanted.contains(CapabilitySet::SYS_ADMIN);
     let bound = !mapping.is_initial() || could_make_more;
     let flags = NO_SUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let attributes = if bound { flags | NO_DEVICES } else { flags };
@@ -164,7 +163,8 @@ fn system_folders(plan: &Plan, cgroup: &Cgroup, steps: &mut Vec<Step>) -> Result
 }
 
 fn copy_of_host_sys() -> Result<OwnedFd, SandboxError> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let mount = rustix::mount::open_tree(CWD, c"/sys", flags).map_err(failed("open_tree(/sys)"))?;
     super::sys::mount_setattr(mount.as_fd(), true, READ_ONLY.bits().into(), true)
         .map_err(failed("mount_setattr(/sys, rdonly)"))?;
@@ -313,7 +313,8 @@ fn exec(plan: &Plan) -> Result<Step, SandboxError> {
     let words = |texts: &[String]| -> Result<Words, SandboxError> {
         Ok(Words::new(texts.iter().map(|text| c_string(text.as_bytes())).collect::<Result<_, _>>()?))
     };
-    let candidates = candidates(plan).iter().map(|path| c_string(path.as_bytes())).collect::<Result<_, _>>()?;
+    let candidates =
+        candidates(plan).iter().map(|path| c_string(path.as_bytes())).collect::<Result<_, _>>()?;
     Ok(Step::Exec { candidates, words: words(&process.argv)?, environment: words(&process.env)? })
 }
 
@@ -326,7 +327,8 @@ pub(crate) fn candidates(plan: &Plan) -> Vec<String> {
     }
     // The last entry counts, as it does for `execvpe` after a later `ENV`.
     let folders = plan.process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH);
-    let inside = |folder: &str| if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") };
+    let inside =
+        |folder: &str| if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") };
     folders.split(':').map(inside).collect()
 }
 

@@ -48,7 +48,10 @@ pub(crate) struct Filesystem {
 pub(crate) enum Step {
     NewSession,
     NewKeyring,
-    EnterCgroup { tasks: OwnedFd, name: String },
+    EnterCgroup {
+        tasks: OwnedFd,
+        name: String,
+    },
     NewCgroupNamespace,
     JoinNetwork(Arc<OwnedFd>),
     LoopbackUp,
@@ -56,23 +59,64 @@ pub(crate) enum Step {
     MountsPrivate,
     AttachRoot,
     MountProc,
-    MountNew { filesystem: Filesystem, target: CString },
+    MountNew {
+        filesystem: Filesystem,
+        target: CString,
+    },
     /// `optional`: a target that is not there is passed over.
-    Attach { mount: OwnedFd, target: Target, missing: Missing },
-    Folder { path: CString, mode: u32 },
-    Device { path: CString, major: u32, minor: u32 },
-    BindDevice { mount: OwnedFd, path: CString },
-    Link { path: CString, to: &'static CStr },
-    Console { slave: Arc<OwnedFd>, uid: u32, gid: Option<u32> },
-    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32, target: Target },
-    Sysctl { path: CString, value: Vec<u8> },
+    Attach {
+        mount: OwnedFd,
+        target: Target,
+        missing: Missing,
+    },
+    Folder {
+        path: CString,
+        mode: u32,
+    },
+    Device {
+        path: CString,
+        major: u32,
+        minor: u32,
+    },
+    BindDevice {
+        mount: OwnedFd,
+        path: CString,
+    },
+    Link {
+        path: CString,
+        to: &'static CStr,
+    },
+    Console {
+        slave: Arc<OwnedFd>,
+        uid: u32,
+        gid: Option<u32>,
+    },
+    File {
+        content: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        target: Target,
+    },
+    Sysctl {
+        path: CString,
+        value: Vec<u8>,
+    },
     ReadOnlyPath(CString),
     MaskPath(CString),
-    MakeFolder { target: Target, uid: u32, gid: u32 },
+    MakeFolder {
+        target: Target,
+        uid: u32,
+        gid: u32,
+    },
     RootReadOnly,
     EnterRoot,
     EnterFolder(CString),
-    Limit { resource: Resource, soft: u64, hard: u64 },
+    Limit {
+        resource: Resource,
+        soft: u64,
+        hard: u64,
+    },
     Stdio([Option<OwnedFd>; 3]),
     Terminal(Arc<OwnedFd>),
     LimitBoundingSet(CapabilitySet),
@@ -87,9 +131,16 @@ pub(crate) enum Step {
     DieWithParent,
     NoNewPrivileges,
     Filter(Arc<[Instruction]>),
-    SetCapabilities { sets: CapabilitySet, ambient: CapabilitySet },
+    SetCapabilities {
+        sets: CapabilitySet,
+        ambient: CapabilitySet,
+    },
     CloseOnExec,
-    Exec { candidates: Vec<CString>, words: Words, environment: Words },
+    Exec {
+        candidates: Vec<CString>,
+        words: Words,
+        environment: Words,
+    },
 }
 
 impl Step {

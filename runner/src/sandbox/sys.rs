@@ -131,7 +131,8 @@ pub(crate) fn load_seccomp(program: &[Instruction]) -> rustix::io::Result<()> {
 /// Marks every descriptor from `first` on to be closed by `execve`.
 pub(crate) fn close_on_exec_from(first: u32) -> rustix::io::Result<()> {
     // SAFETY: changes flags of descriptors, closes none.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Unblocks every signal and gives each its default disposition.
@@ -141,9 +142,7 @@ pub(crate) fn reset_signals() -> rustix::io::Result<()> {
     for signal in 1..=64 {
         if signal != libc::SIGKILL && signal != libc::SIGSTOP {
             // SAFETY: sets the default handler; `action` is as large as the kernel's struct.
-            check(unsafe {
-                libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0usize, 8usize)
-            })?;
+            check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0usize, 8usize) })?;
         }
     }
     let none = 0u64;

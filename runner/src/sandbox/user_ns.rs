@@ -109,8 +109,10 @@ pub fn enter() -> Result<Entered, UserNamespaceError> {
             sys::unshare(sys::CLONE_NEW_USERS | sys::CLONE_NEW_MOUNTS)
                 .map_err(|errno| failed("unshare(user, mounts)")(errno.into()))?;
             fs::write("/proc/self/setgroups", "deny").map_err(failed("write /proc/self/setgroups"))?;
-            fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(failed("write /proc/self/uid_map"))?;
-            fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed("write /proc/self/gid_map"))?;
+            fs::write("/proc/self/uid_map", format!("0 {uid} 1"))
+                .map_err(failed("write /proc/self/uid_map"))?;
+            fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+                .map_err(failed("write /proc/self/gid_map"))?;
             Entered::OneId { note }
         }
     };
@@ -123,8 +125,10 @@ pub fn enter() -> Result<Entered, UserNamespaceError> {
 }
 
 fn enter_with_ranges(uid: u32, gid: u32, ranges: &Ranges) -> Result<(), UserNamespaceError> {
-    let failed = |call| move |errno: rustix::io::Errno| UserNamespaceError::Call { call, source: errno.into() };
-    let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
+    let failed =
+        |call| move |errno: rustix::io::Errno| UserNamespaceError::Call { call, source: errno.into() };
+    let (go_read, go_write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let mut go = (Some(go_read), Some(go_write));
     let (_, helper) = sys::clone_process(0, None, &mut || map_from_outside(&mut go, pid, (uid, gid), ranges))
@@ -132,7 +136,9 @@ fn enter_with_ranges(uid: u32, gid: u32, ranges: &Ranges) -> Result<(), UserName
     let (go_read, go_write) = go;
     drop(go_read);
     let unshared = sys::unshare(sys::CLONE_NEW_USERS | sys::CLONE_NEW_MOUNTS);
-    if unshared.is_ok() && let Some(go_write) = &go_write {
+    if unshared.is_ok()
+        && let Some(go_write) = &go_write
+    {
         rustix::io::write(go_write, b"g").map_err(failed("write"))?;
     }
     drop(go_write);

@@ -4,6 +4,8 @@
 //!
 //! May touch: its arguments. Knows nothing of disk or network.
 
+#![expect(clippy::zero_sized_map_values, reason = "`{}` stands for each key in the JSON form")]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -151,7 +153,7 @@ fn is_zero(value: &i64) -> bool {
 }
 
 /// Docker and Go write `null` where they mean "none".
-fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Default + Deserialize<'de>,
     D: serde::Deserializer<'de>,

@@ -27,8 +27,8 @@ impl Layout {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        let is_root = super::super::user_ns::Mapping::current().is_initial()
-            && rustix::process::geteuid().is_root();
+        let is_root =
+            super::super::user_ns::Mapping::current().is_initial() && rustix::process::geteuid().is_root();
         let mut layout = Self::parse(&mounts, &own, is_root);
         if let Some(unified) = &layout.unified {
             let offered = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();

@@ -75,8 +75,7 @@ impl Cgroup {
     /// Makes the folders that `limits` need and writes the limits.
     pub(crate) fn create(id: &str, limits: &Limits) -> Result<Self, SandboxError> {
         let layout = Layout::probe().map_err(|source| failed("read /proc/self/cgroup", source))?;
-        let mut cgroup =
-            Self { separate: Vec::new(), unified: None, host_is_unified: layout.is_unified() };
+        let mut cgroup = Self { separate: Vec::new(), unified: None, host_is_unified: layout.is_unified() };
         if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0', '\n']) {
             return Err(SandboxError::Plan { thing: format!("id {id:?}"), why: "it is not a file name" });
         }
@@ -286,7 +285,8 @@ fn inherit_cpuset(from: &Path, to: &Path) -> Result<(), SandboxError> {
         if read(to, file).is_none_or(|text| text.trim().is_empty()) {
             let value = read(from, file).unwrap_or_default();
             let path = to.join(file);
-            fs::write(&path, value.trim()).map_err(|source| failed(&format!("write {}", path.display()), source))?;
+            fs::write(&path, value.trim())
+                .map_err(|source| failed(&format!("write {}", path.display()), source))?;
         }
     }
     Ok(())
@@ -314,7 +314,9 @@ fn delegate(folder: &Path, controller: &str) -> io::Result<()> {
 fn write_setting(folder: &Path, setting: &Setting) -> Result<(), SandboxError> {
     let path = folder.join(setting.file);
     match fs::write(&path, &setting.value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::PermissionDenied =>
+        {
             if setting.asked {
                 let lacks = format!("this kernel offers no `{}`", setting.file);
                 return Err(SandboxError::Limit { limit: setting.limit, lacks });

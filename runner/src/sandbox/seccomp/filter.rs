@@ -100,7 +100,8 @@ fn ask(program: &mut Vec<Instruction>, question: Question) {
     match question.ranges() {
         Some(ranges) => {
             let verdict = |allowed| if allowed { ALLOW } else { ERROR | EPERM };
-            let range = |&(start, allowed): &(u32, bool)| Range { start, leaf: Leaf::Return(verdict(allowed)) };
+            let range =
+                |&(start, allowed): &(u32, bool)| Range { start, leaf: Leaf::Return(verdict(allowed)) };
             tree(program, &ranges.iter().map(range).collect::<Vec<_>>());
         }
         None => {

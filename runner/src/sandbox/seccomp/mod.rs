@@ -117,9 +117,7 @@ mod tests {
                 argument < 46 && ![12, 19, 20, 23, 25, 34, 37, 38, 40].contains(&argument)
             }
             Verdict::Ask(Question::SocketcallNumber) => argument != 1,
-            Verdict::Ask(Question::Personality) => {
-                [0, 8, 0x2_0000, 0x2_0008, u32::MAX].contains(&argument)
-            }
+            Verdict::Ask(Question::Personality) => [0, 8, 0x2_0000, 0x2_0008, u32::MAX].contains(&argument),
             Verdict::Ask(Question::CloneFlags) => argument & NAMESPACE_FLAGS == 0,
         };
         if allowed { ALLOW } else { EPERM }
@@ -169,16 +167,25 @@ mod tests {
         for name in ["read", "openat", "execve", "chroot", "ptrace", "getrandom", "statx", "futex"] {
             assert_eq!(check(name, 0, default), ALLOW, "{name}");
         }
-        for name in
-            ["keyctl", "add_key", "unshare", "mount", "setns", "bpf", "io_uring_setup", "init_module", "kexec_load"]
-        {
+        for name in [
+            "keyctl",
+            "add_key",
+            "unshare",
+            "mount",
+            "setns",
+            "bpf",
+            "io_uring_setup",
+            "init_module",
+            "kexec_load",
+        ] {
             assert_eq!(check(name, 0, default), EPERM, "{name}");
         }
         assert_eq!(check("clone3", 0, default), ENOSYS);
         assert_eq!(check("clone3", 0, CapabilitySet::SYS_ADMIN), ALLOW);
         assert_eq!(check("clone", 0x1000_0000, default), EPERM, "a user namespace");
         assert_eq!(check("clone", 17, default), ALLOW, "a fork");
-        for (family, expected) in [(1, ALLOW), (2, ALLOW), (10, ALLOW), (17, ALLOW), (38, EPERM), (40, EPERM)] {
+        for (family, expected) in [(1, ALLOW), (2, ALLOW), (10, ALLOW), (17, ALLOW), (38, EPERM), (40, EPERM)]
+        {
             assert_eq!(check("socket", family, default), expected, "family {family}");
         }
     }

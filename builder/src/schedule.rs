@@ -1,0 +1,160 @@
+//! The whole build: parse, plan, a thread for each stage, finish.
+//!
+//! Every stage that the target needs has a thread. A thread waits for another stage only where it
+//! reads it (FROM, `--from`), holding no permit; a step that does work holds one of `jobs` permits.
+//! The first failure cancels all others, and its error is the build's.
+//!
+//! May touch: the store and the network, through their front doors. Knows nothing of terminals.
+
+use std::sync::Arc;
+
+use store::{DiffId, ImageId, Store};
+
+use crate::build::{Build, Cancel, Networks, Permits};
+use crate::draft::Draft;
+use crate::plan::{Plan, StagePlan};
+use crate::progress::{Event, Progress};
+use crate::stage::{Board, Stages, build_stage};
+use crate::step::configure;
+use crate::{BuildError, Input, Options, containerfile, lint};
+
+/// What a build came to.
+#[derive(Clone, Debug)]
+pub struct Built {
+    pub image: ImageId,
+    pub layers: Vec<DiffId>,
+}
+
+/// Builds `input` and records the image under its names. Nothing is named when anything fails.
+pub fn build(
+    store: &Store,
+    input: &Input,
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Built, BuildError> {
+    let tree = containerfile::parse(&input.containerfile).map_err(|diagnostics| BuildError::Syntax {
+        file: input.file_name.clone(),
+        text: String::from_utf8_lossy(&input.containerfile).into_owned(),
+        diagnostics,
+    })?;
+    warn(input, &tree, options, progress);
+    let plan = Plan::new(store, &tree, options, &input.file_name)?;
+    let networks = Networks::new(store.lease_name()?);
+    let permits = Permits::new(options.jobs);
+    let created = created(options);
+    let shared = Build {
+        store,
+        input,
+        options,
+        globals: &plan.globals,
+        progress,
+        cancel,
+        networks: &networks,
+        permits: &permits,
+        escape: tree.escape,
+        created: &created,
+    };
+    let draft = build_stages(shared, &plan, tree.stages.len())?;
+    finish(store, input, options, &draft, &created)
+}
+
+fn warn(input: &Input, tree: &containerfile::Containerfile, options: &Options, progress: &dyn Progress) {
+    let text = String::from_utf8_lossy(&input.containerfile);
+    for warning in tree.warnings.iter().cloned().chain(lint::check(tree)) {
+        let line = warning.span.line;
+        let rule = warning.rule.unwrap_or("Warning");
+        let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+        let text = format!("{rule}: {} ({}:{line}: {shown})", warning.message, input.file_name);
+        progress.event(Event::Warning { text: &text });
+    }
+    for name in options.build_args.keys().filter(|name| !is_consumed(tree, name)) {
+        let text = format!("build argument `{name}` was given and no ARG takes it");
+        progress.event(Event::Warning { text: &text });
+    }
+}
+
+/// Whether some ARG of the file takes a build argument.
+fn is_consumed(tree: &containerfile::Containerfile, name: &str) -> bool {
+    let takes = |instruction: &containerfile::Instruction| match &instruction.kind {
+        containerfile::Kind::Arg(args) => args.iter().any(|arg| arg.name == name),
+        containerfile::Kind::OnBuild(text) => text.contains(name),
+        _ => false,
+    };
+    let special =
+        name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH" || crate::scope::is_proxy(name);
+    special
+        || tree.global_args.iter().any(takes)
+        || tree.stages.iter().any(|stage| stage.instructions.iter().any(takes))
+}
+
+/// RFC 3339, whole seconds of `SOURCE_DATE_EPOCH` or now.
+fn created(options: &Options) -> String {
+    let given = options.source_date_epoch.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    given.unwrap_or_else(jiff::Timestamp::now).to_string()
+}
+
+fn build_stages(shared: Build<'_>, plan: &Plan, count: usize) -> Result<Arc<Draft>, BuildError> {
+    let board = Board::new(count);
+    let steps = plan.stages.iter().map(|stage| stage.instructions.len()).sum();
+    shared.progress.event(Event::Planned { steps });
+    let run = |stage: &StagePlan, first: usize| {
+        let stages = Stages { build: shared, plans: &plan.stages, board: &board, index: stage.index };
+        let result = build_stage(stages, stage, first);
+        if result.is_err() {
+            shared.cancel.cancel();
+        }
+        match result {
+            Ok(draft) => {
+                board.put(stage.index, Some(Arc::new(draft)));
+                None
+            }
+            Err(error) => {
+                board.put(stage.index, None);
+                Some(error)
+            }
+        }
+    };
+    let mut errors: Vec<BuildError> = std::thread::scope(|scope| {
+        let mut first = 0;
+        let mut threads = Vec::new();
+        for stage in &plan.stages {
+            let run = &run;
+            let id = first;
+            threads.push(scope.spawn(move || run(stage, id)));
+            first += stage.instructions.len();
+        }
+        threads.into_iter().filter_map(|thread| thread.join().expect("a stage does not panic")).collect()
+    });
+    if let Some(real) = errors.iter().position(|error| !matches!(error, BuildError::Cancelled)) {
+        return Err(errors.swap_remove(real));
+    }
+    board.wait(plan.target).ok_or(BuildError::Cancelled)
+}
+
+/// Draft → config → image → names.
+fn finish(
+    store: &Store,
+    input: &Input,
+    options: &Options,
+    draft: &Draft,
+    created: &str,
+) -> Result<Built, BuildError> {
+    let mut draft = draft.clone();
+    configure::add_labels(&mut draft, &options.labels);
+    draft.config.created = Some(created.to_owned());
+    let config = serde_json::to_vec(&draft.config).expect("a config is always JSON");
+    let image = store.images().add(&config, None)?;
+    if let Some((context, memory)) =
+        input.context.as_ref().and_then(|context| Some((context, context.remembered()?)))
+    {
+        store.cache().set_context_memory(&context.path, &memory)?;
+    }
+    for name in &options.names {
+        store.images().set_name(name, image)?;
+    }
+    if options.names.is_empty() {
+        store.make_durable()?;
+    }
+    Ok(Built { image, layers: draft.layers })
+}

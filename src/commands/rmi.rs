@@ -1,0 +1,83 @@
+//! `rbuild rmi`: take names away, and images that have no name left.
+//!
+//! ```text
+//! by name   the name goes; the image goes with its last name
+//! by ID     the image goes with its name; with several names only by force
+//! ```
+//! An image that a container was made from stays unless it is forced out.
+
+use anyhow::bail;
+use store::{Image, Reference, Store};
+
+use crate::args::Global;
+use crate::commands::{images, open_store};
+use crate::hints;
+use crate::output::Output;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Remove images that have several names or that containers use
+    #[arg(short, long)]
+    force: bool,
+    /// Pass over images that are not there
+    #[arg(long)]
+    ignore: bool,
+    /// Remove these images
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
+    let store = open_store(global)?;
+    let mut status = 0;
+    for name in &args.images {
+        match remove(&store, name, args.force, out) {
+            Err(error) if args.ignore && error.is::<images::NoSuchImage>() => {}
+            Err(error) => {
+                out.error(&error, hints::hint(&error));
+                status = 1;
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(status)
+}
+
+fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::Result<()> {
+    let image = images::find(store, typed)?;
+    let name = own_name(&image, typed);
+    if let Some(name) = &name
+        && image.names.len() > 1
+    {
+        store.images().remove_name(name)?;
+        out.line(format_args!("Untagged: {name}"))?;
+        return Ok(());
+    }
+    if !force {
+        refuse_in_use(store, &image)?;
+        if name.is_none() && image.names.len() > 1 {
+            let names: Vec<String> = image.names.iter().map(Reference::to_string).collect();
+            bail!("image {} has several names ({}): remove it by name or with --force", image.id, names.join(", "));
+        }
+    }
+    store.images().remove(image.id)?;
+    for name in &image.names {
+        out.line(format_args!("Untagged: {name}"))?;
+    }
+    out.line(format_args!("Deleted: {}", image.id))?;
+    Ok(())
+}
+
+/// The image's name that was typed, when a name was typed and not an ID or a digest.
+fn own_name(image: &Image, typed: &str) -> Option<Reference> {
+    let name = typed.parse::<Reference>().ok()?.or_latest();
+    image.names.contains(&name).then_some(name)
+}
+
+fn refuse_in_use(store: &Store, image: &Image) -> anyhow::Result<()> {
+    let containers = store.images().containers(image.id)?;
+    if !containers.is_empty() {
+        bail!("image {} is used by container {}", image.id, containers.join(", "));
+    }
+    Ok(())
+}
