@@ -8,20 +8,21 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runner::rootfs::{self, MountOptions};
+use runner::rootfs::{self, MountOptions, Rootfs};
 use runner::sandbox::plan::{self, Limits, Network, Plan, Process, Seccomp, User};
 use runner::sandbox::{self, Stdio, capabilities};
 use rustix::fs::{Mode, OFlags};
-use store::{ImagePath, Scratch, Stack};
+use store::{ImagePath, Scratch, Stack, Store};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let folder = tempfile::tempdir()?;
     fs::create_dir_all(folder.path().join("layer/bin"))?;
     fs::copy("/bin/busybox", folder.path().join("layer/bin/busybox"))?;
+    let store = Store::open(&folder.path().join("store"))?;
     let mut out = std::io::stdout();
     if let [word, id] = words.as_slice() && word == "hold" {
-        let root = mount(folder.path(), 0)?;
+        let (root, _scratch) = mount(&store, folder.path())?;
         let sandbox = sandbox::spawn(&plan(id, &["/bin/busybox", "sleep", "1000"]), root.mount.as_fd(), Stdio::default())?;
         writeln!(out, "{}", sandbox.pid())?;
         sandbox.wait()?;
@@ -32,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = Vec::new();
     for number in 0..count {
         let start = Instant::now();
-        let root = mount(folder.path(), number)?;
+        let (root, _scratch) = mount(&store, folder.path())?;
         let mut plan = plan(&format!("time-{}-{number}", std::process::id()), &["/bin/busybox", "true"]);
         if network == "host" {
             (plan.network, plan.sysctls) = (Network::Host, Vec::new());
@@ -51,14 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn mount(folder: &Path, number: u32) -> Result<rootfs::Rootfs, Box<dyn std::error::Error>> {
-    let path = folder.join(format!("scratch{number}"));
-    fs::create_dir_all(path.join("upper"))?;
-    fs::create_dir_all(path.join("work"))?;
-    let scratch = Scratch { upper: open(&path.join("upper"))?, work: open(&path.join("work"))?, path };
-    let stack = Stack { trees: vec![open(&folder.join("layer"))?] };
+fn mount(store: &Store, folder: &Path) -> Result<(Rootfs, Scratch), Box<dyn std::error::Error>> {
+    let scratch = store.layers().scratch()?;
+    let stack = Stack::of_tree(open(&folder.join("layer"))?);
     let options = MountOptions { mount_points: true };
-    Ok(rootfs::mount_below(folder, &stack, Some(&scratch), options)?)
+    Ok((rootfs::mount(store, &stack, Some(&scratch), options)?, scratch))
 }
 
 fn open(path: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
