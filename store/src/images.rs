@@ -11,8 +11,8 @@
 //! May touch: its tables. Knows nothing of how an image came in.
 
 use crate::digest::{BlobId, DiffId, Digest, ImageId};
-use crate::index::images as rows;
 use crate::index::Commit;
+use crate::index::images as rows;
 use crate::oci::config::ImageConfig;
 use crate::oci::json::{self, DocumentError};
 use crate::{Reference, Store, StoreError};
@@ -156,7 +156,8 @@ impl Images<'_> {
             return Ok(None);
         }
         let prefix = format!("sha256:{hex}");
-        let found = self.store.index.read("find an image", |connection| rows::starting_with(connection, &prefix))?;
+        let found =
+            self.store.index.read("find an image", |connection| rows::starting_with(connection, &prefix))?;
         match found[..] {
             [] => Ok(None),
             [id] => Ok(Some(id)),
@@ -253,7 +254,9 @@ mod tests {
         ] {
             assert_eq!(images.find(text).unwrap().unwrap().id, id, "{text}");
         }
-        for text in ["debian:12", "me/app:1", "", "..", &hex[..1], "sha256:", "Debian", "zz", &hex.to_uppercase()] {
+        for text in
+            ["debian:12", "me/app:1", "", "..", &hex[..1], "sha256:", "Debian", "zz", &hex.to_uppercase()]
+        {
             assert!(images.find(text).unwrap().is_none(), "{text}");
         }
         let found = images.get(id).unwrap().unwrap();

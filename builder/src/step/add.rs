@@ -117,11 +117,7 @@ impl Unpacker<'_> {
         self.destination.join(ImagePath::new(name).relative())
     }
 
-    fn unpack_entry(
-        &mut self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        path: ImagePath,
-    ) -> io::Result<()> {
+    fn unpack_entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: ImagePath) -> io::Result<()> {
         let parent = self.root.make_dirs(&path.parent(), 0o755, &mut |made| self.own(made, None))?;
         let place = Place { parent, path };
         let kind = entry.header().entry_type();

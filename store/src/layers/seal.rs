@@ -28,7 +28,8 @@ pub(super) fn seal(layers: &Layers<'_>, scratch: Scratch, options: SealOptions) 
     let store = layers.store;
     let staged = Staged::make(store)?;
     let mut sink = Sealer {
-        recipe: RecipeWriter::new(staged.recipe_file(store)?).map_err(StoreError::io("write a recipe in", &scratch.path))?,
+        recipe: RecipeWriter::new(staged.recipe_file(store)?)
+            .map_err(StoreError::io("write a recipe in", &scratch.path))?,
         hasher: Hasher::new(),
         buffer: vec![0; 256 << 10],
     };
@@ -36,7 +37,8 @@ pub(super) fn seal(layers: &Layers<'_>, scratch: Scratch, options: SealOptions) 
         PackOptions { clamp_mtime_seconds: options.clamp_mtime_seconds, strip_overlay_notes: true };
     let packed = pack::pack(scratch.upper.as_fd(), pack_options, &mut sink)
         .map_err(StoreError::io("pack", scratch.path.join("upper")))?;
-    let finished = sink.recipe.finish().and_then(|out| out.into_inner().map_err(io::IntoInnerError::into_error));
+    let finished =
+        sink.recipe.finish().and_then(|out| out.into_inner().map_err(io::IntoInnerError::into_error));
     finished.map_err(StoreError::io("write a recipe in", &scratch.path))?;
     let tar_size_bytes = sink.hasher.count_bytes();
     let diff_id = DiffId(sink.hasher.finish());

@@ -138,11 +138,7 @@ impl Intake<'_> {
         Ok(Place::Passed { documents })
     }
 
-    fn take_in_passing(
-        &self,
-        path: ImagePath,
-        content: &mut (dyn Read + Send),
-    ) -> Result<(), TransferError> {
+    fn take_in_passing(&self, path: ImagePath, content: &mut (dyn Read + Send)) -> Result<(), TransferError> {
         // A file that lies under its own digest can be checked at once.
         let expected = Expected { blob: digest_in_name(&path).map(BlobId), ..Expected::default() };
         let result = self.store.layers().import(content, expected, true);
@@ -204,7 +200,8 @@ impl Intake<'_> {
             return Err(TransferError::WrongSize { name: shown(&wanted.path), expected, actual: size_bytes });
         }
         let imported = self.store.layers().import(&mut *content, wanted.expected, true);
-        let imported = imported.map_err(|source| TransferError::Layer { name: shown(&wanted.path), source })?;
+        let imported =
+            imported.map_err(|source| TransferError::Layer { name: shown(&wanted.path), source })?;
         self.arrived().insert(name, Ok(imported.clone()));
         Ok(imported)
     }
@@ -236,7 +233,8 @@ impl Intake<'_> {
         let arrived = std::mem::take(&mut *self.arrived());
         let imported: Vec<Imported> = arrived.into_values().flatten().collect();
         let layers: Vec<DiffId> = imported.iter().map(|imported| imported.layer.diff_id).collect();
-        let blobs: Vec<BlobId> = imported.iter().filter_map(|imported| imported.blob).map(|(id, _)| id).collect();
+        let blobs: Vec<BlobId> =
+            imported.iter().filter_map(|imported| imported.blob).map(|(id, _)| id).collect();
         self.store.drop_unneeded(&layers, &blobs)
     }
 
@@ -287,7 +285,11 @@ pub(super) fn check_digest(path: &ImagePath, bytes: &[u8], expected: Digest) -> 
 }
 
 /// Reads a config and checks that it lists as many layers as the image has.
-pub(super) fn read_config(path: &ImagePath, bytes: &[u8], layers: usize) -> Result<ImageConfig, TransferError> {
+pub(super) fn read_config(
+    path: &ImagePath,
+    bytes: &[u8],
+    layers: usize,
+) -> Result<ImageConfig, TransferError> {
     let config: ImageConfig = json::read("image config", bytes)
         .map_err(|source| TransferError::Document { name: shown(path), source })?;
     let diff_ids = config.rootfs.diff_ids.len();
@@ -303,10 +305,7 @@ fn compare(path: &ImagePath, imported: &Imported, expected: Expected) -> Result<
     let diff_id = imported.layer.diff_id;
     // An uncompressed layer is its own blob.
     let (blob, size_bytes) = imported.blob.unwrap_or((BlobId(diff_id.0), imported.layer.tar_size_bytes));
-    let checks = [
-        (expected.diff_id.map(|id| id.0), diff_id.0),
-        (expected.blob.map(|id| id.0), blob.0),
-    ];
+    let checks = [(expected.diff_id.map(|id| id.0), diff_id.0), (expected.blob.map(|id| id.0), blob.0)];
     for (expected, actual) in checks {
         if let Some(expected) = expected
             && expected != actual

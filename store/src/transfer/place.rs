@@ -23,10 +23,18 @@ const MAX_REMEMBERED_BYTES: u64 = 64 << 20;
 
 /// The files of one or more images.
 pub(super) enum Place {
-    Folder { path: PathBuf, dir: RootDir },
-    File { file: File, entries: Entries<Extent> },
+    Folder {
+        path: PathBuf,
+        dir: RootDir,
+    },
+    File {
+        file: File,
+        entries: Entries<Extent>,
+    },
     /// Documents only: the layers went into the store as they passed.
-    Passed { documents: Entries<Vec<u8>> },
+    Passed {
+        documents: Entries<Vec<u8>>,
+    },
 }
 
 /// Where an entry's content lies in a file.
@@ -136,7 +144,10 @@ impl Place {
     }
 
     /// Opens a file for streaming, with its size; `None` when it is not there.
-    pub(super) fn open(&self, path: &ImagePath) -> Result<Option<(u64, Box<dyn Read + Send + '_>)>, TransferError> {
+    pub(super) fn open(
+        &self,
+        path: &ImagePath,
+    ) -> Result<Option<(u64, Box<dyn Read + Send + '_>)>, TransferError> {
         match self {
             Self::Folder { path: host, dir } => open_in_folder(host, dir, path),
             Self::File { file, entries } => Ok(entries.get(path).map(|extent| {
@@ -263,8 +274,14 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_twice_and_a_document_that_is_too_large_are_refused() {
-        assert!(matches!(Place::file(archive(&[("a", b"1"), ("./a", b"2")], &[])), Err(TransferError::Twice { .. })));
-        assert!(matches!(Place::file(archive(&[("a", b"1")], &[("a", "b")])), Err(TransferError::Twice { .. })));
+        assert!(matches!(
+            Place::file(archive(&[("a", b"1"), ("./a", b"2")], &[])),
+            Err(TransferError::Twice { .. })
+        ));
+        assert!(matches!(
+            Place::file(archive(&[("a", b"1")], &[("a", "b")])),
+            Err(TransferError::Twice { .. })
+        ));
         let large = vec![0; 5 << 20];
         let place = Place::file(archive(&[("a", &large)], &[])).unwrap();
         assert!(matches!(place.document(&ImagePath::new("a")), Err(TransferError::TooLarge { .. })));

@@ -61,7 +61,12 @@ impl std::fmt::Debug for Target<'_> {
 }
 
 /// Writes images out.
-pub fn save(store: &Store, images: &[Saved], format: Format, target: Target<'_>) -> Result<(), TransferError> {
+pub fn save(
+    store: &Store,
+    images: &[Saved],
+    format: Format,
+    target: Target<'_>,
+) -> Result<(), TransferError> {
     let sink: &mut dyn Sink = match target {
         Target::Archive(output) => &mut Tar { output },
         Target::Folder(path) => &mut Folder { path: path.to_owned() },
@@ -84,7 +89,11 @@ fn save_docker(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(
             tags.insert(name.tag.clone().unwrap_or_default(), uppermost.hex());
         }
         let config = format!("{}.json", image.id.0.hex());
-        listed.push(ArchivedImage { config, repo_tags: names.iter().map(Reference::to_string).collect(), layers });
+        listed.push(ArchivedImage {
+            config,
+            repo_tags: names.iter().map(Reference::to_string).collect(),
+            layers,
+        });
     }
     put_bytes(sink, "manifest.json", &json::write(&listed))?;
     if !repositories.is_empty() {
@@ -114,7 +123,8 @@ fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), 
         let named = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
         let entry = Descriptor::of(named, &bytes);
         for (layer, diff_id) in manifest.layers.iter().zip(&image.layers) {
-            let content = if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
+            let content =
+                if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
             files.insert(layer.digest, content);
         }
         files.insert(manifest.config.digest, Content::Bytes(config(store, image.id)?));

@@ -112,7 +112,8 @@ fn next_header(input: &mut dyn Read) -> io::Result<Option<tar::Header>> {
         return Ok(None);
     }
     // The checksum is taken with its own field as blanks.
-    let sum: u32 = bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]).map(|&byte| u32::from(byte)).sum();
+    let sum: u32 =
+        bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]).map(|&byte| u32::from(byte)).sum();
     if header.cksum().ok() != Some(sum) {
         return Err(invalid("it is no tar archive, or a header in it is damaged"));
     }
@@ -146,8 +147,10 @@ fn read_pax(mut records: &[u8], extended: &mut Extended) -> io::Result<()> {
     let wrong = || invalid("a PAX header is malformed");
     while !records.is_empty() {
         let blank = records.iter().position(|&byte| byte == b' ').ok_or_else(wrong)?;
-        let length: usize =
-            std::str::from_utf8(&records[..blank]).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
+        let length: usize = std::str::from_utf8(&records[..blank])
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(wrong)?;
         let record = records.get(blank + 1..length).and_then(|record| record.strip_suffix(b"\n"));
         let record = record.ok_or_else(wrong)?;
         let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(wrong)?;
@@ -174,7 +177,13 @@ fn invalid(text: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn entry(archive: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, link: &str, content: &[u8]) {
+    fn entry(
+        archive: &mut tar::Builder<Vec<u8>>,
+        path: &str,
+        kind: tar::EntryType,
+        link: &str,
+        content: &[u8],
+    ) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
