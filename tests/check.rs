@@ -1,4 +1,5 @@
 //! `rbuild check`: says what is wrong with a Containerfile and touches nothing.
+
 mod shell;
 
 use shell::Rbuild;

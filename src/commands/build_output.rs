@@ -19,7 +19,7 @@ use builder::context::ignore::IgnoreRules;
 use builder::context::select::{Request, select};
 use builder::step::place::{Placer, Placing};
 use runner::rootfs::{self, MountOptions};
-use store::transfer::save::{Format, Saved, Target, save};
+use store::transfer::{Format, Saved, Target, save};
 use store::{ImagePath, Reference, RootDir, Store};
 
 use crate::output::Output;

@@ -46,8 +46,26 @@ commands! {
     Build = build,
     /// Say what is wrong with a Containerfile, without building it
     Check = check,
+    /// Show how an image was made, newest step first
+    History = history,
     /// List images
     Images = images,
+    /// Make an image of a root file system tar
+    Import = import,
+    /// Show all that is known of an image
+    Inspect = inspect,
+    /// Take images out of an archive or an OCI folder
+    Load = load,
+    /// Remove what nothing needs
+    Prune = prune,
+    /// Remove images
+    Rmi = rmi,
+    /// Write images to an archive or an OCI folder
+    Save = save,
+    /// Give an image one more name
+    Tag = tag,
+    /// Take names away from images
+    Untag = untag,
 }
 
 /// An error with an exit status of its own.

@@ -90,6 +90,8 @@ pub enum StoreError {
     MissingBlob(BlobId),
     #[error("blob {id} has {size_bytes} bytes, more than the {limit_bytes} that such a document may have")]
     BlobTooLarge { id: BlobId, size_bytes: u64, limit_bytes: u64 },
+    #[error(transparent)]
+    Image(#[from] crate::images::ImageError),
     #[error("cannot unpack a layer")]
     Archive(#[from] ArchiveError),
 }
@@ -180,6 +182,11 @@ impl Store {
     /// Configs over layers, and their names.
     pub fn images(&self) -> Images<'_> {
         Images { store: self }
+    }
+
+    /// Names and images of containers.
+    pub fn containers(&self) -> crate::containers::Containers<'_> {
+        crate::containers::Containers { store: self }
     }
 
     /// What build steps came to before.

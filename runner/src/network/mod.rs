@@ -45,6 +45,8 @@ pub struct Network {
     pub namespace: Option<Arc<OwnedFd>>,
     /// The address inside, when there is one; for `/etc/hosts`.
     pub address: Option<Ipv4Addr>,
+    /// The host, as it is reached from inside.
+    pub gateway: Option<Ipv4Addr>,
     /// The content of `/etc/resolv.conf` for processes in it.
     pub resolv_conf: Vec<u8>,
     /// What does not work and why, for the user to read.
@@ -108,7 +110,15 @@ impl Network {
     }
 
     fn without_link(mode: Mode, resolv_conf: Vec<u8>) -> Self {
-        Self { mode, namespace: None, address: None, resolv_conf, notes: Vec::new(), _private: None }
+        Self {
+            mode,
+            namespace: None,
+            address: None,
+            gateway: None,
+            resolv_conf,
+            notes: Vec::new(),
+            _private: None,
+        }
     }
 
     fn open_private(id: &str) -> Result<Self, NetworkError> {
@@ -124,6 +134,7 @@ impl Network {
             mode: Mode::Private,
             namespace: Some(Arc::clone(&private.namespace)),
             address: private.address,
+            gateway: private.gateway,
             resolv_conf,
             notes,
             _private: Some(private),

@@ -25,6 +25,7 @@ use super::pasta;
 pub(super) struct Private {
     pub(super) namespace: Arc<OwnedFd>,
     pub(super) address: Option<Ipv4Addr>,
+    pub(super) gateway: Option<Ipv4Addr>,
     pub(super) notes: Vec<String>,
     _way_out: Option<WayOut>,
 }
@@ -61,12 +62,8 @@ impl Private {
             // The host's links are not ours to change: we are not root, or in a user namespace.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let address = pasta::start(&namespace)?;
-                return Ok(Self {
-                    namespace: Arc::new(namespace),
-                    address,
-                    notes: Vec::new(),
-                    _way_out: None,
-                });
+                let namespace = Arc::new(namespace);
+                return Ok(Self { namespace, address, gateway: None, notes: Vec::new(), _way_out: None });
             }
             other => other.map_err(NetworkError::kernel("make a pair of links"))?,
         };
@@ -74,8 +71,13 @@ impl Private {
         let block = take_block(&link, &inside, name, &routes)?;
         let mut notes = Vec::new();
         let way_out = WayOut::open(&link, name, block, &mut notes)?;
-        let address = Some(inside_of(block).address);
-        Ok(Self { namespace: Arc::new(namespace), address, notes, _way_out: Some(way_out) })
+        Ok(Self {
+            namespace: Arc::new(namespace),
+            address: Some(inside_of(block).address),
+            gateway: Some(block.address),
+            notes,
+            _way_out: Some(way_out),
+        })
     }
 }
 

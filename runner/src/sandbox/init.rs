@@ -219,12 +219,13 @@ impl Inside<'_> {
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         let mount = self.copy_mount(self.root, name, false)?;
-        rustix::fs::unlinkat(self.root, name, AtFlags::empty())?;
         let place = match self.open(&target.path, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::empty()) {
             Err(Errno::NOENT) => self.make(target, Missing::File, None)?,
             other => other?,
         };
-        attach(mount.as_fd(), &place, c"")
+        attach(mount.as_fd(), &place, c"")?;
+        // Only now: what has no name can't be mounted.
+        rustix::fs::unlinkat(self.root, name, AtFlags::empty())
     }
 
     fn copy_mount(&self, at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {

@@ -43,7 +43,7 @@ mod init;
 pub mod plan;
 pub mod probe;
 mod rlimits;
-// mod seccomp;
+mod seccomp;
 mod setup;
 mod step;
 mod sys;

@@ -19,7 +19,7 @@ use super::init::new_mount;
 use super::plan::{Mount, MountSource, Network, Plan, Seccomp};
 use super::step::{Filesystem, Missing, Step, Target};
 use super::sys::Words;
-use super::{SandboxError, Stdio, capabilities, rlimits, sysctl, terminal, user_ns};
+use super::{SandboxError, Stdio, capabilities, rlimits, seccomp, sysctl, terminal, user_ns};
 
 const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -235,7 +235,7 @@ fn protect(plan: &Plan, steps: &mut Vec<Step>) -> Result<(), SandboxError> {
         let path = text(&sysctl::path(key, value, &plan.network)?);
         steps.push(Step::Sysctl { path, value: value.clone().into_bytes() });
     }
-    for masked in &plan.masked_paths {
+    for masked in plan.masked_paths.iter().flat_map(|masked| each_processor(masked)) {
         steps.push(Step::MaskPath(path(&ImagePath::new(masked))?));
     }
     for read_only in &plan.read_only_paths {
@@ -245,6 +245,14 @@ fn protect(plan: &Plan, steps: &mut Vec<Step>) -> Result<(), SandboxError> {
         steps.push(Step::RootReadOnly);
     }
     Ok(())
+}
+
+/// A path with `cpu*` in it, once for each processor that has such a file; others as they are.
+fn each_processor(path: &str) -> Vec<String> {
+    let Some((before, after)) = path.split_once("cpu*") else { return vec![path.to_owned()] };
+    let numbers = 0..4096;
+    let paths = numbers.map(|number| format!("{before}cpu{number}{after}"));
+    paths.take_while(|path| rustix::fs::access(path.as_str(), rustix::fs::Access::EXISTS).is_ok()).collect()
 }
 
 /// Who the process is. The filter comes while the thread may still load one without `no_new_privileges`,
@@ -282,8 +290,8 @@ fn identity(
         steps.push(Step::NoNewPrivileges);
     }
     let sets = if user.uid == 0 { bounding | ambient } else { ambient };
-    if false && plan.seccomp == Seccomp::Default {
-        steps.push(Step::Filter(Arc::new([])));
+    if plan.seccomp == Seccomp::Default {
+        steps.push(Step::Filter(seccomp::program(bounding | ambient)));
     }
     steps.extend([Step::SetCapabilities { sets, ambient }, Step::CloseOnExec, exec(plan)?]);
     Ok(())

@@ -18,7 +18,8 @@ use rustix::fs::OFlags;
 
 pub mod compress;
 pub(crate) mod pack;
-pub use pack::pack_tree;
+mod export;
+pub use export::pack_tree;
 pub(crate) mod read;
 pub(crate) mod recipe;
 pub(crate) mod unpack;

@@ -26,6 +26,7 @@ mod gaps;
 mod parent;
 mod tree;
 
+pub(crate) use attributes::{DEVICE_XATTR, is_carried};
 pub(crate) use gaps::{Gaps, flag};
 use tree::TreeWriter;
 

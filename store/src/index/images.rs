@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::now_seconds;
+use super::{Count, now_seconds};
 use crate::digest::{BlobId, DiffId, ImageId};
 
 /// All that the index knows of an image.
@@ -21,7 +21,8 @@ pub(crate) struct ImageRow {
 const COLUMNS: &str = "id, config, manifest, size";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ImageRow> {
-    Ok(ImageRow { id: row.get(0)?, config: row.get(1)?, manifest: row.get(2)?, size_bytes: row.get(3)? })
+    let size_bytes = row.get::<_, Count>(3)?.0;
+    Ok(ImageRow { id: row.get(0)?, config: row.get(1)?, manifest: row.get(2)?, size_bytes })
 }
 
 pub(crate) fn find(connection: &Connection, id: ImageId) -> rusqlite::Result<Option<ImageRow>> {
@@ -61,8 +62,8 @@ pub(crate) fn insert(
     let mut size_bytes = 0_u64;
     for layer in layers {
         let mut statement = connection.prepare_cached("SELECT tar_size FROM layers WHERE diff_id = ?1")?;
-        match statement.query_row([layer], |row| row.get::<_, u64>(0)).optional()? {
-            Some(size) => size_bytes = size_bytes.saturating_add(size),
+        match statement.query_row([layer], |row| row.get::<_, Count>(0)).optional()? {
+            Some(Count(size)) => size_bytes = size_bytes.saturating_add(size),
             None => return Ok(Some(*layer)),
         }
     }
@@ -70,9 +71,9 @@ pub(crate) fn insert(
         "INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(sequence), 0) + 1 FROM images))
          ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest)",
     )?;
-    let size_bytes = i64::try_from(size_bytes).unwrap_or(i64::MAX);
-    statement.execute(params![id, config, manifest, now_seconds(), size_bytes])?;
-    let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO image_layers VALUES (?1, ?2, ?3)")?;
+    statement.execute(params![id, config, manifest, now_seconds(), Count(size_bytes)])?;
+    let mut statement =
+        connection.prepare_cached("INSERT OR IGNORE INTO image_layers VALUES (?1, ?2, ?3)")?;
     for (position, layer) in (0_i64..).zip(layers) {
         statement.execute(params![id, position, layer])?;
     }
@@ -94,13 +95,17 @@ pub(crate) fn named(connection: &Connection, name: &str) -> rusqlite::Result<Opt
 
 /// The names of an image, oldest first.
 pub(crate) fn names(connection: &Connection, id: ImageId) -> rusqlite::Result<Vec<String>> {
-    let mut statement =
-        connection.prepare_cached("SELECT reference FROM names WHERE image_id = ?1 ORDER BY sequence, reference")?;
+    let mut statement = connection
+        .prepare_cached("SELECT reference FROM names WHERE image_id = ?1 ORDER BY sequence, reference")?;
     statement.query_map([id], |row| row.get(0))?.collect()
 }
 
 /// Points a name at an image and returns what it pointed at before.
-pub(crate) fn set_name(connection: &Connection, name: &str, id: ImageId) -> rusqlite::Result<Option<ImageId>> {
+pub(crate) fn set_name(
+    connection: &Connection,
+    name: &str,
+    id: ImageId,
+) -> rusqlite::Result<Option<ImageId>> {
     let before = named(connection, name)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO names VALUES (?1, ?2, (SELECT coalesce(max(sequence), 0) + 1 FROM names))

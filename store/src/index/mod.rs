@@ -21,6 +21,8 @@ use crate::digest::{BlobId, ChainId, DiffId, Digest, ImageId};
 
 pub(crate) mod blobs;
 pub(crate) mod cache;
+pub(crate) mod containers;
+pub(crate) mod images;
 pub(crate) mod layers;
 
 /// The schema this program writes; a higher one in the file belongs to a newer program.

@@ -35,3 +35,10 @@ pub(super) fn open(layers: &Layers<'_>, stack: &[DiffId]) -> Result<Stack, Store
     }
     Ok(Stack { trees, root_tree })
 }
+
+impl Stack {
+    /// A stack of one tree that is no layer: a folder of the host shown in a mount.
+    pub fn of_tree(tree: OwnedFd) -> Self {
+        Self { trees: vec![tree], root_tree: None }
+    }
+}

@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::place::{Entries, Place, Remembered, shown};
-use super::{LoadOptions, Loaded, NameSet, Source, TransferError, docker_archive, legacy, oci_layout, walk};
-use crate::archive::compress::Compression;
-use crate::digest::{BlobId, DiffId, Digest};
+use super::{LoadOptions, Loaded, Source, TransferError, docker_archive, legacy, oci_layout, packing, walk};
+use crate::digest::{BlobId, Digest};
 use crate::layers::{Expected, Imported};
 use crate::oci::config::ImageConfig;
 use crate::oci::json::{self, MAX_DOCUMENT_BYTES};
@@ -55,7 +54,9 @@ pub(super) struct Intake<'s> {
 pub fn load(store: &Store, source: Source, options: &LoadOptions) -> Result<Vec<Loaded>, TransferError> {
     let intake = Intake { store, arrived: Mutex::default() };
     let loaded = intake.load(source, options);
-    intake.drop_unneeded()?;
+    if loaded.is_err() {
+        store.images().drop_unneeded()?;
+    }
     loaded
 }
 
@@ -77,9 +78,10 @@ impl Intake<'_> {
                 use std::os::unix::fs::FileExt;
                 let mut magic = [0; 8];
                 let count = file.read_at(&mut magic, 0).map_err(archive)?;
-                match Compression::of_magic(&magic[..count]) {
-                    Compression::None => Place::file(file),
-                    _ => self.pass(Box::new(file)),
+                if packing::is_packed(&magic[..count]) {
+                    self.pass(Box::new(file))
+                } else {
+                    Place::file(file)
                 }
             }
             Source::Stream(stream) => self.pass(stream),
@@ -103,7 +105,7 @@ impl Intake<'_> {
     /// Takes in the layers of an archive that passes; keeps its documents.
     fn pass(&self, stream: Box<dyn Read + Send>) -> Result<Place, TransferError> {
         let archive = |source| TransferError::Archive { source };
-        let stream = crate::archive::compress::decompress(stream).map_err(archive)?;
+        let stream = packing::unpack(stream).map_err(archive)?;
         let mut input = BufReader::with_capacity(READ_BYTES, stream);
         let mut documents = Entries::default();
         let mut remembered = Remembered::default();
@@ -212,12 +214,7 @@ impl Intake<'_> {
         for image in pending {
             let manifest = image.manifest.map(|bytes| self.store.blobs().add(&bytes)).transpose()?;
             let id = images.add(&image.config, manifest)?;
-            let mut names = Vec::new();
-            for name in image.names {
-                let name = name.or_latest();
-                let moved_from = images.set_name(&name, id)?.filter(|before| *before != id);
-                names.push(NameSet { name, moved_from });
-            }
+            let names = super::set_names(self.store, image.names, id)?;
             // Docker lists an image once per name.
             match loaded.iter_mut().find(|other| other.image == id) {
                 Some(other) => other.names.extend(names),
@@ -226,16 +223,6 @@ impl Intake<'_> {
         }
         self.store.make_durable()?;
         Ok(loaded)
-    }
-
-    /// Drops what came in and belongs to no image.
-    fn drop_unneeded(&self) -> Result<(), StoreError> {
-        let arrived = std::mem::take(&mut *self.arrived());
-        let imported: Vec<Imported> = arrived.into_values().flatten().collect();
-        let layers: Vec<DiffId> = imported.iter().map(|imported| imported.layer.diff_id).collect();
-        let blobs: Vec<BlobId> =
-            imported.iter().filter_map(|imported| imported.blob).map(|(id, _)| id).collect();
-        self.store.drop_unneeded(&layers, &blobs)
     }
 
     fn arrived(&self) -> std::sync::MutexGuard<'_, BTreeMap<ImagePath, Result<Imported, StoreError>>> {

@@ -21,6 +21,7 @@ mod docker_archive;
 mod legacy;
 mod load;
 mod oci_layout;
+mod packing;
 mod place;
 mod rootfs_tar;
 mod save;
@@ -34,11 +35,11 @@ use std::path::PathBuf;
 use crate::digest::{Digest, ImageId};
 use crate::oci::json::DocumentError;
 use crate::oci::platform::Platform;
-use crate::{Reference, StoreError};
+use crate::{Reference, Store, StoreError};
 
 pub use load::load;
 pub use rootfs_tar::{ImportOptions, import_root};
-pub use save::{Format, Saved, save};
+pub use save::{Format, Saved, Target, save};
 
 /// Where images come from.
 pub enum Source {
@@ -119,4 +120,16 @@ impl std::fmt::Debug for Source {
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
+}
+
+/// Names an image, durably also when there is no name to give.
+fn set_names(store: &Store, names: Vec<Reference>, image: ImageId) -> Result<Vec<NameSet>, TransferError> {
+    if names.is_empty() {
+        store.make_durable()?;
+        return Ok(Vec::new());
+    }
+    let names: Vec<Reference> = names.into_iter().map(Reference::or_latest).collect();
+    let before = store.images().set_names(&names, image)?;
+    let moved = before.into_iter().map(|before| before.filter(|before| *before != image));
+    Ok(names.into_iter().zip(moved).map(|(name, moved_from)| NameSet { name, moved_from }).collect())
 }

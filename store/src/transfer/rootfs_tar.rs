@@ -5,7 +5,7 @@
 
 use std::io::Read;
 
-use super::{Loaded, NameSet, TransferError};
+use super::{Loaded, TransferError};
 use crate::layers::Expected;
 use crate::oci::config::{ContainerConfig, History, ImageConfig, RootFs};
 use crate::oci::json;
@@ -48,13 +48,6 @@ pub fn import_root(
         ..ImageConfig::default()
     };
     let image = store.images().add(&json::write(&config), None)?;
-    let mut names = Vec::new();
-    match options.name.map(Reference::or_latest) {
-        Some(name) => {
-            let moved_from = store.images().set_name(&name, image)?.filter(|before| *before != image);
-            names.push(NameSet { name, moved_from });
-        }
-        None => store.make_durable()?,
-    }
+    let names = super::set_names(store, options.name.into_iter().collect(), image)?;
     Ok(Loaded { image, names })
 }

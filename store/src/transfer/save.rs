@@ -16,11 +16,11 @@
 //! May touch: the store through its methods, the stream or folder given. Knows nothing of terminals.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
-use super::TransferError;
 use super::sink::{Folder, Sink, Tar};
+use super::{TransferError, packing};
 use crate::digest::{BlobId, DiffId, Digest, HashingReader, ImageId};
 use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
@@ -174,9 +174,9 @@ fn manifest(store: &Store, image: &Image) -> Result<(Vec<u8>, Manifest), Transfe
     let config = Descriptor::of(media_type::CONFIG, &config(store, image.id)?);
     let mut layers = Vec::new();
     for layer in &image.layers {
-        let packed = store.layers().packed(*layer)?;
+        let packed = packing::gzip(store, *layer)?;
         layers.push(Descriptor {
-            media_type: media_type::layer(packed.compression).unwrap_or(media_type::LAYER).to_owned(),
+            media_type: media_type::LAYER_GZIP.to_owned(),
             digest: packed.blob.0,
             size_bytes: packed.size_bytes,
             annotations: BTreeMap::new(),
@@ -212,8 +212,9 @@ fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), Transf
 /// Puts a layer's uncompressed tar, checked on the way.
 fn put_tar(store: &Store, layer: DiffId, name: &str, sink: &mut dyn Sink) -> Result<(), TransferError> {
     let missing = || TransferError::Missing { name: layer.to_string(), named_by: "image" };
-    let size_bytes = store.layers().find(layer)?.ok_or_else(missing)?.tar_size_bytes;
-    let mut content = HashingReader::new(store.layers().tar(layer)?);
+    let layers = store.layers();
+    let size_bytes = layers.find(layer)?.ok_or_else(missing)?.tar_size_bytes;
+    let mut content = HashingReader::new(layers.tar(layer)?);
     sink.put(name, size_bytes, &mut content)?;
     let (actual, _) = content.finish();
     if actual == layer.0 {
