@@ -23,6 +23,9 @@ pub(crate) struct Global {
     /// Keep images, layers and containers below DIR
     #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+    /// The caller is not root; `main` entered a user namespace for it.
+    #[arg(skip)]
+    pub(crate) rootless: bool,
 }
 
 /// Parses the command line. `build` is what happens when no command is named.

@@ -10,19 +10,33 @@ mod values;
 
 use std::process::ExitCode;
 
+use runner::sandbox::user_ns::{self, Entered};
+
+use crate::args::Cli;
 use crate::output::Output;
 
 fn main() -> ExitCode {
     let mut out = Output::new();
-    let command = match args::parse(std::env::args_os().collect()) {
-        Ok(command) => command,
+    let cli = match args::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
         Err(usage) => return out.usage(&usage),
     };
-    match commands::run(command, &mut out) {
+    match start(cli, &mut out) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             out.error(&error, hints::hint(&error));
             ExitCode::from(commands::failure_code(&error))
         }
     }
+}
+
+/// Becomes root over its own files, before there is any thread, and runs the command.
+fn start(mut cli: Cli, out: &mut Output) -> anyhow::Result<u8> {
+    if !rustix::process::geteuid().is_root() && cli.command.needs_store() {
+        cli.global.rootless = true;
+        if let Entered::OneId { note } = user_ns::enter()? {
+            out.note(format_args!("warning: files keep no owner but yours: {note}"));
+        }
+    }
+    commands::run(cli, out)
 }

@@ -38,7 +38,8 @@ pub(crate) fn default_network() -> Mode {
 /// `512m`, `1g`, `100`.
 pub(crate) fn size(text: &str) -> anyhow::Result<u64> {
     let bytes = builder::step::mounts::parse_size(text);
-    bytes.with_context(|| format!("`{text}` is no size: expected a number with an optional unit b, k, m or g"))
+    bytes
+        .with_context(|| format!("`{text}` is no size: expected a number with an optional unit b, k, m or g"))
 }
 
 /// `NAME=VALUE`; without `=` the value is empty.
@@ -51,12 +52,14 @@ pub(crate) fn pair(text: &str) -> (String, String) {
 pub(crate) fn host(text: &str) -> anyhow::Result<(String, String)> {
     let parts = text.split_once('=').or_else(|| text.split_once(':'));
     let (name, address) = parts.with_context(|| format!("`--add-host {text}`: expected NAME:ADDRESS"))?;
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    let is_name =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     if !is_name {
         bail!("`--add-host {text}`: `{name}` is no host name");
     }
     let plain = address.trim_start_matches('[').trim_end_matches(']');
-    let address: IpAddr = plain.parse().with_context(|| format!("`--add-host {text}`: `{address}` is no IP address"))?;
+    let address: IpAddr =
+        plain.parse().with_context(|| format!("`--add-host {text}`: `{address}` is no IP address"))?;
     Ok((name.to_owned(), address.to_string()))
 }
 
@@ -80,7 +83,9 @@ pub(crate) fn seccomp(options: &[String]) -> anyhow::Result<Seccomp> {
             "seccomp=unconfined" => seccomp = Seccomp::Unconfined,
             "seccomp=builtin" => seccomp = Seccomp::Default,
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges=false" => {}
-            _ => bail!("`--security-opt {option}` is not known: expected seccomp=unconfined or no-new-privileges"),
+            _ => bail!(
+                "`--security-opt {option}` is not known: expected seccomp=unconfined or no-new-privileges"
+            ),
         }
     }
     Ok(seccomp)
@@ -89,7 +94,8 @@ pub(crate) fn seccomp(options: &[String]) -> anyhow::Result<Seccomp> {
 /// Runs `work`; an interrupt or a request to end cancels it, a second one ends the process at once.
 pub(crate) fn with_signals<T>(cancel: &Cancel, work: impl FnOnce() -> T) -> anyhow::Result<T> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
     let handle = signals.handle();
     std::thread::scope(|scope| {
         scope.spawn(move || {

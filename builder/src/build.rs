@@ -123,7 +123,10 @@ impl Permits {
 
     pub fn take(&self) -> Permit<'_> {
         let free = self.free.lock().expect("no thread panics while it counts permits");
-        let mut free = self.returned.wait_while(free, |free| *free == 0).expect("no thread panics while it counts permits");
+        let mut free = self
+            .returned
+            .wait_while(free, |free| *free == 0)
+            .expect("no thread panics while it counts permits");
         *free -= 1;
         Permit(self)
     }

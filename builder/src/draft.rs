@@ -43,7 +43,8 @@ impl Draft {
 
     /// `FROM` an image of the store.
     pub fn of_image(image: &Image) -> Self {
-        let mut draft = Self { config: image.config.clone(), layers: image.layers.clone(), ..Self::default() };
+        let mut draft =
+            Self { config: image.config.clone(), layers: image.layers.clone(), ..Self::default() };
         // What ran in the image's own making is not the new image's (moby drops these too).
         for name in ["container", "container_config", "docker_version", "parent", "id"] {
             draft.config.extra.remove(name);

@@ -78,7 +78,8 @@ impl Input {
         let (rules, ignore_file) = read_rules(context, &file, ignore_file)?;
         let path = path.to_string_lossy().into_owned();
         let memory = remembered(&path).map(|bytes| Memory::parse(&bytes)).unwrap_or_default();
-        let source = Source { root: RootDir::new(folder), rules, memory: Mutex::new(memory), keeps_owners: false };
+        let source =
+            Source { root: RootDir::new(folder), rules, memory: Mutex::new(memory), keeps_owners: false };
         let context = Some(Context { path, source: Arc::new(source), ignore_file });
         Ok(Self { containerfile, file_name: file.display().to_string(), context })
     }
@@ -109,7 +110,11 @@ fn open_folder(path: &Path) -> Result<OwnedFd, InputError> {
 fn find_containerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf, InputError> {
     if let Some(file) = file {
         let below = context.join(file);
-        return Ok(if !file.exists() && file.is_relative() && below.exists() { below } else { file.to_owned() });
+        return Ok(if !file.exists() && file.is_relative() && below.exists() {
+            below
+        } else {
+            file.to_owned()
+        });
     }
     ["Containerfile", "Dockerfile", "containerfile", "dockerfile"]
         .iter()
@@ -154,7 +159,8 @@ fn read_rules(
     };
     let file = path.display().to_string();
     let text = read_ignore_file(path)?;
-    let rules = IgnoreRules::parse(&text).map_err(|source| InputError::Ignore { file: file.clone(), source })?;
+    let rules =
+        IgnoreRules::parse(&text).map_err(|source| InputError::Ignore { file: file.clone(), source })?;
     Ok((rules, Some(file)))
 }
 
@@ -162,7 +168,8 @@ fn read_rules(
 fn read_ignore_file(path: &Path) -> Result<Vec<u8>, InputError> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| unreadable(path, source.into()))?;
+    let opened =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|source| unreadable(path, source.into()))?;
     let mut text = Vec::new();
     File::from(opened).take(LIMIT_BYTES).read_to_end(&mut text).map_err(|source| unreadable(path, source))?;
     Ok(text)

@@ -75,7 +75,9 @@ impl Platform {
             "aarch64" => "arm64",
             other => other,
         };
-        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let plain = |part: &str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
         (plain(os) && plain(normal)).then(|| Self {
             os: os.to_ascii_lowercase(),
             architecture: normal.to_ascii_lowercase(),
@@ -107,7 +109,11 @@ mod tests {
             ("linux/", None),
             ("li nux/amd64", None),
         ] {
-            assert_eq!(Platform::parse(text).map(|platform| platform.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                Platform::parse(text).map(|platform| platform.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 }

@@ -59,7 +59,12 @@ fn at_from(file: &str, stage: &Stage, source: StepError) -> BuildError {
 
 impl Plan {
     /// Plans the build of `tree`.
-    pub fn new(store: &Store, tree: &Containerfile, options: &Options, file: &str) -> Result<Self, BuildError> {
+    pub fn new(
+        store: &Store,
+        tree: &Containerfile,
+        options: &Options,
+        file: &str,
+    ) -> Result<Self, BuildError> {
         let globals = globals(tree, options, file)?;
         let mut stages: Vec<StagePlan> = Vec::new();
         let mut needs = Vec::new();
@@ -140,7 +145,9 @@ fn plan_stage(
         None => options.platform.clone(),
         Some(word) => {
             let text = from_word(globals, word, tree.escape)?;
-            Platform::parse(&text).ok_or_else(|| StepError::Invalid(format!("`{text}` is no platform: expected OS/ARCHITECTURE")))?
+            Platform::parse(&text).ok_or_else(|| {
+                StepError::Invalid(format!("`{text}` is no platform: expected OS/ARCHITECTURE"))
+            })?
         }
     };
     let base = find_base(store, above, &name)?;
@@ -185,7 +192,10 @@ fn parse_triggers(triggers: &[String]) -> Result<Vec<Instruction>, StepError> {
         })
     };
     let instructions: Vec<Instruction> = triggers.iter().map(parse).collect::<Result<_, _>>()?;
-    match instructions.iter().find(|instruction| matches!(instruction.kind, Kind::OnBuild(_) | Kind::Maintainer(_))) {
+    match instructions
+        .iter()
+        .find(|instruction| matches!(instruction.kind, Kind::OnBuild(_) | Kind::Maintainer(_)))
+    {
         Some(bad) => Err(StepError::Invalid(format!("`{}` isn't allowed as an ONBUILD trigger", bad.text))),
         None => Ok(instructions),
     }
@@ -211,8 +221,12 @@ fn sources(stage: &StagePlan, escape: char, globals: &Globals) -> Vec<String> {
                     }
                 }
             }
-            Kind::Copy(copy) | Kind::Add(copy) => found.extend(copy.from.iter().filter_map(|word| value(&scope, word))),
-            Kind::Run(run) => found.extend(run.mounts.iter().filter_map(|word| mount_source(&value(&scope, word)?))),
+            Kind::Copy(copy) | Kind::Add(copy) => {
+                found.extend(copy.from.iter().filter_map(|word| value(&scope, word)))
+            }
+            Kind::Run(run) => {
+                found.extend(run.mounts.iter().filter_map(|word| mount_source(&value(&scope, word)?)))
+            }
             _ => {}
         }
     }

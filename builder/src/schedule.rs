@@ -81,7 +81,8 @@ fn is_consumed(tree: &containerfile::Containerfile, name: &str) -> bool {
         containerfile::Kind::OnBuild(text) => text.contains(name),
         _ => false,
     };
-    let special = name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH" || crate::scope::is_proxy(name);
+    let special =
+        name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH" || crate::scope::is_proxy(name);
     special
         || tree.global_args.iter().any(takes)
         || tree.stages.iter().any(|stage| stage.instructions.iter().any(takes))
@@ -144,7 +145,9 @@ fn finish(
     draft.config.created = Some(created.to_owned());
     let config = serde_json::to_vec(&draft.config).expect("a config is always JSON");
     let image = store.images().add(&config, None)?;
-    if let Some((context, memory)) = input.context.as_ref().and_then(|context| Some((context, context.remembered()?))) {
+    if let Some((context, memory)) =
+        input.context.as_ref().and_then(|context| Some((context, context.remembered()?)))
+    {
         store.cache().set_context_memory(&context.path, &memory)?;
     }
     for name in &options.names {

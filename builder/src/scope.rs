@@ -45,14 +45,19 @@ impl Globals {
         let global = self.args.iter().rev().find(|(known, _)| known == name);
         match global {
             Some((_, value)) => value.clone(),
-            None => self.build_args.get(name).filter(|_| self.automatic.contains_key(name)).cloned()
+            None => self
+                .build_args
+                .get(name)
+                .filter(|_| self.automatic.contains_key(name))
+                .cloned()
                 .or_else(|| self.automatic.get(name).cloned()),
         }
     }
 
     /// Declares a global ARG: `--build-arg` beats the default.
     pub fn declare(&mut self, name: &str, default: Option<String>) {
-        let value = self.build_args.get(name).cloned().or(default).or_else(|| self.automatic.get(name).cloned());
+        let value =
+            self.build_args.get(name).cloned().or(default).or_else(|| self.automatic.get(name).cloned());
         self.args.push((name.to_owned(), value));
     }
 
@@ -66,7 +71,8 @@ impl Globals {
         if let Some(given) = self.build_args.get(name) {
             return Some(given.clone());
         }
-        let global = || self.args.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.clone());
+        let global =
+            || self.args.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.clone());
         default.or_else(global).or_else(|| self.automatic.get(name).cloned())
     }
 }
@@ -122,7 +128,9 @@ impl Scope {
 
     /// The ARGs in force as history shows them: `|2 A=1 B=2 `; empty without any.
     pub fn history_prefix(&self) -> String {
-        let values: Vec<String> = self.declared.iter()
+        let values: Vec<String> = self
+            .declared
+            .iter()
             .map(|name| format!("{name}={}", self.value(name).unwrap_or_default()))
             .collect();
         if values.is_empty() { String::new() } else { format!("|{} {} ", values.len(), values.join(" ")) }

@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use rustix::fs::OFlags;
 use runner::rootfs::{self, MountOptions};
+use rustix::fs::OFlags;
 use store::cache::CacheRow;
 use store::layers::SealOptions;
 use store::{ChainId, DiffId, Digest, ImagePath, RootDir, Scratch, Stack};
@@ -78,6 +78,8 @@ pub struct Tree {
     source: Arc<Source>,
     /// Of a stage or an image.
     layers: Option<Vec<DiffId>>,
+    /// Keeps the layers from being collected.
+    _stack: Option<Arc<Stack>>,
 }
 
 impl Stages<'_> {
@@ -85,14 +87,16 @@ impl Stages<'_> {
     pub fn tree(&self, from: Option<&str>) -> Result<Tree, StepError> {
         let Some(name) = from else {
             let context = self.build.input.context.as_ref();
-            let context = context.ok_or_else(|| StepError::Invalid("there is no build context to take files from".to_owned()))?;
-            return Ok(Tree { source: Arc::clone(&context.source), layers: None });
+            let context = context.ok_or_else(|| {
+                StepError::Invalid("there is no build context to take files from".to_owned())
+            })?;
+            return Ok(Tree { source: Arc::clone(&context.source), layers: None, _stack: None });
         };
         let layers = self.layers(name)?;
         let stack = self.build.store.layers().open_stack(&layers)?;
         let root = rootfs::mount(self.build.store, &stack, None, MountOptions::default())?;
         let source = Arc::new(Source::of_stack(RootDir::new(root.mount)));
-        Ok(Tree { source, layers: Some(layers) })
+        Ok(Tree { source, layers: Some(layers), _stack: Some(Arc::new(stack)) })
     }
 
     fn layers(&self, name: &str) -> Result<Vec<DiffId>, StepError> {
@@ -123,7 +127,12 @@ impl Tree {
     }
 
     /// Finds and hashes what `words` name.
-    pub fn select(&self, build: &Build<'_>, words: &[String], exclude: &IgnoreRules) -> Result<Vec<Selected>, StepError> {
+    pub fn select(
+        &self,
+        build: &Build<'_>,
+        words: &[String],
+        exclude: &IgnoreRules,
+    ) -> Result<Vec<Selected>, StepError> {
         if build.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
@@ -133,29 +142,39 @@ impl Tree {
     /// One hash over what `words` name, for a mount.
     pub fn content(&self, build: &Build<'_>, words: &[String]) -> Result<Digest, StepError> {
         if let Some(chain) = self.chain() {
-            return Ok(crate::build::digest_of_parts([chain.to_string().as_bytes(), words.join("\n").as_bytes()]));
+            return Ok(crate::build::digest_of_parts([
+                chain.to_string().as_bytes(),
+                words.join("\n").as_bytes(),
+            ]));
         }
         let selected = self.select(build, words, &IgnoreRules::default())?;
         Ok(Digest::of(hash_selected(&selected, None, false).as_bytes()))
     }
 
     /// Opens `path` for a bind mount. What is written to a writable one goes to a scratch of its own.
-    pub fn open_for_mount(&self, build: &Build<'_>, path: &str, writable: bool) -> Result<(OwnedFd, Option<Held>), StepError> {
+    pub fn open_for_mount(
+        &self,
+        build: &Build<'_>,
+        path: &str,
+        writable: bool,
+    ) -> Result<(OwnedFd, Option<Held>), StepError> {
         let failed = |source| StepError::Io { doing: format!("open `{path}` for a mount"), source };
         let path_inside = ImagePath::new(path);
         if !writable {
             return Ok((self.source.root.open(&path_inside, OFlags::PATH).map_err(failed)?, None));
         }
-        let lower = self.source.root.open(&ImagePath::root(), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+        let lower =
+            self.source.root.open(&ImagePath::root(), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let stack = match &self.layers {
             Some(layers) => build.store.layers().open_stack(layers)?,
-            None => Stack { trees: vec![lower] },
+            None => Stack::of_tree(lower),
         };
         let scratch = build.store.layers().scratch()?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(&scratch), MountOptions::default())?;
         let view = RootDir::new(root.mount.try_clone().map_err(failed)?);
         let opened = view.open(&path_inside, OFlags::PATH).map_err(failed)?;
-        Ok((opened, Some(Held::Scratch { _root: root, _scratch: scratch })))
+        Ok((opened, Some(Held::Scratch { _root: root, _scratch: scratch, _stack: stack })))
     }
 }
 
@@ -200,7 +219,12 @@ fn step_name(plan: &StagePlan, number: usize, instruction: &Instruction) -> Stri
 }
 
 /// Applies one instruction to the draft.
-fn fold(stages: Stages<'_>, draft: &mut Draft, instruction: &Instruction, id: StepId) -> Result<(), StepError> {
+fn fold(
+    stages: Stages<'_>,
+    draft: &mut Draft,
+    instruction: &Instruction,
+    id: StepId,
+) -> Result<(), StepError> {
     let build = &stages.build;
     if build.cancel.is_cancelled() {
         return Err(StepError::Cancelled);
@@ -213,14 +237,16 @@ fn fold(stages: Stages<'_>, draft: &mut Draft, instruction: &Instruction, id: St
         Kind::Run(run) => {
             let step = RunStep::resolve(build, &stages, draft, run)?;
             let key = step.key(build, draft)?;
-            let layer = layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch, id))?;
+            let layer =
+                layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch, id))?;
             draft.push_layer(layer, step.shown, build.created.to_owned());
         }
         Kind::Copy(copy) | Kind::Add(copy) => {
             let is_add = matches!(instruction.kind, Kind::Add(_));
             let step = CopyStep::resolve(build, &stages, draft, copy, is_add)?;
             let key = step.key(build, draft)?;
-            let layer = layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch))?;
+            let layer =
+                layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch))?;
             draft.push_layer(layer, step.shown, build.created.to_owned());
         }
         Kind::Workdir(word) => change_directory(build, draft, &value(draft, word, build.escape)?, id)?,

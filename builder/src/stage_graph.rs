@@ -99,7 +99,7 @@ fn resolve(stages: &[StageNeeds], index: usize) -> Result<PlannedStage, StageGra
     let sources = stages[index]
         .sources
         .iter()
-        .map(|name| source(stages, index, name))
+        .map(|name| resolve_source(stages, index, name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut needs: Vec<usize> = [&base]
         .into_iter()
@@ -123,8 +123,9 @@ fn base(stages: &[StageNeeds], index: usize) -> Source {
     }
 }
 
-/// `--from` takes an index or a name in any case; anything else is an image.
-fn source(stages: &[StageNeeds], index: usize, written: &str) -> Result<Source, StageGraphError> {
+/// What `--from` means in the stage with this index: an index or a name in any case of a stage above;
+/// anything else is an image.
+pub fn resolve_source(stages: &[StageNeeds], index: usize, written: &str) -> Result<Source, StageGraphError> {
     let name = || stages[index].name.clone();
     let found = match written.parse::<usize>() {
         Ok(wanted) if wanted >= stages.len() => {

@@ -19,7 +19,7 @@ use builder::context::ignore::IgnoreRules;
 use builder::context::select::{Request, select};
 use builder::step::place::{Placer, Placing};
 use runner::rootfs::{self, MountOptions};
-use store::transfer::{SaveFormat, save};
+use store::transfer::{Format, Saved, Target, save};
 use store::{ImagePath, Reference, RootDir, Store};
 
 use crate::output::Output;
@@ -31,7 +31,7 @@ pub(crate) enum Destination {
     Folder(PathBuf),
     /// `None` is stdout.
     Tar(Option<PathBuf>),
-    Archive(SaveFormat, Option<PathBuf>),
+    Archive(Format, Option<PathBuf>),
 }
 
 impl Destination {
@@ -53,8 +53,8 @@ impl Destination {
             Some("image") => Self::Store,
             Some("local") => Self::Folder(dest.with_context(|| format!("`--output {text}` needs dest=DIR"))?),
             Some("tar") => Self::Tar(file),
-            Some("docker") => Self::Archive(SaveFormat::DockerArchive, file),
-            Some("oci") => Self::Archive(SaveFormat::OciArchive, file),
+            Some("docker") => Self::Archive(Format::Docker, file),
+            Some("oci") => Self::Archive(Format::Oci, file),
             _ => bail!("`--output {text}`: unknown type: expected image, local, tar, oci or docker"),
         })
     }
@@ -77,9 +77,12 @@ impl Destination {
                 })
             }
             Self::Archive(format, path) => {
-                let image = store.images().find(&built.image.to_string())?.context("the image that was built is gone")?;
-                let images = [(image, names.first().cloned())];
-                write_file(path.as_deref(), out, |to| Ok(save(store, &images, *format, to)?))
+                let image = store
+                    .images()
+                    .find(&built.image.to_string())?
+                    .context("the image that was built is gone")?;
+                let images = [Saved { image, names: names.to_vec() }];
+                write_file(path.as_deref(), out, |to| Ok(save(store, &images, *format, Target::Archive(to))?))
             }
         }
     }

@@ -23,6 +23,11 @@ macro_rules! commands {
             pub(crate) fn is_name(word: &str) -> bool {
                 [$(stringify!($module)),*].contains(&word)
             }
+
+            /// Whether the command works on the store, and so needs to be root over its files.
+            pub(crate) fn needs_store(&self) -> bool {
+                !matches!(self, Self::Check(_))
+            }
         }
 
         /// Runs a command and returns the exit status.
@@ -39,6 +44,8 @@ mod build_output;
 commands! {
     /// Build an image from a Containerfile (what happens when no command is named)
     Build = build,
+    /// Say what is wrong with a Containerfile, without building it
+    Check = check,
     /// Show how an image was made, newest step first
     History = history,
     /// List images
@@ -62,16 +69,27 @@ commands! {
 }
 
 /// An error with an exit status of its own.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,
-    source: anyhow::Error,
+    error: anyhow::Error,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 impl Failure {
-    pub(crate) fn new(status: u8, source: impl Into<anyhow::Error>) -> Self {
-        Self { status, source: source.into() }
+    pub(crate) fn new(status: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { status, error: error.into() }
     }
 }
 
@@ -83,7 +101,11 @@ pub(crate) fn failure_code(error: &anyhow::Error) -> u8 {
 /// Opens the store that the flags name.
 pub(crate) fn open_store(global: &Global) -> anyhow::Result<Store> {
     let root = store_root(global)?;
-    Store::open(&root).with_context(|| format!("cannot open the store at {}", root.display()))
+    let store = Store::open(&root).with_context(|| format!("cannot open the store at {}", root.display()))?;
+    for lease in store.dead_leases() {
+        runner::clear(lease);
+    }
+    Ok(store)
 }
 
 /// `--root`, else `/var/lib/rbuild` as root, else the XDG data folder.
@@ -92,7 +114,7 @@ fn store_root(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(root) = &global.root {
         return Ok(root.clone());
     }
-    if rustix::process::getuid().is_root() {
+    if !global.rootless {
         return Ok(PathBuf::from("/var/lib/rbuild"));
     }
     let folders = etcetera::choose_base_strategy().context("cannot tell the data folder")?;

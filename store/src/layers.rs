@@ -1,11 +1,45 @@
 //! Layers: file changes, kept unpacked in overlay form with the recipe of their tar.
+//!
+//! ```text
+//! layers/<diff id hex>/
+//! ├── tree/         the files, never changed again
+//! ├── recipe        tree + recipe = the exact uncompressed tar
+//! ├── displaced/    content that the tar holds and the tree does not (rare)
+//! └── gaps          what only a lower layer can say (rare)
+//!
+//! import   stream ─unpack→ staging/<lease>-<n> ─hashes right─┐
+//! seal     scratch/<lease>-<n>/upper ─walk→ staging/… ───────┴─rename→ layers/<hex> ─→ index row
+//! ```
+//! A layer is there when its row is, and when it was written in this boot or synced since: a power cut
+//! can leave a folder without its files' content, and such a layer is made again. A folder that is
+//! `tree`-locked (flock, shared) is in use, and no collector takes it.
+//!
+//! May touch: `layers/`, `staging/`, and the table `layers`. Knows nothing of images and builds.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
-use crate::digest::{BlobId, DiffId};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::archive::compress::{Compression, compress};
+use crate::archive::recipe::RecipeReader;
+use crate::digest::{BlobId, DiffId, HashingReader};
+use crate::folder::Folder;
+use crate::index::layers::LayerRow;
+use crate::index::{self, Commit};
 use crate::scratch::Scratch;
 use crate::{Store, StoreError};
+
+mod import;
+mod seal;
+mod stack;
+
+pub use stack::Stack;
+
+/// The level that layers leave with: zlib's default, as docker's.
+const GZIP_LEVEL: i32 = 6;
 
 /// The layers of a store.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +63,15 @@ pub struct Imported {
     pub layer: Layer,
     /// The packed bytes' own name and size, when they were kept (`keep_blob`).
     pub blob: Option<(BlobId, u64)>,
-    pub compression: crate::archive::compress::Compression,
+    pub compression: Compression,
+}
+
+/// The packed form of a layer, kept as a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    pub blob: BlobId,
+    pub size_bytes: u64,
+    pub compression: Compression,
 }
 
 /// What an incoming layer must hash to; what is `None` is not checked.
@@ -38,12 +80,6 @@ pub struct Expected {
     pub diff_id: Option<DiffId>,
     pub blob: Option<BlobId>,
     pub blob_size_bytes: Option<u64>,
-}
-
-/// The trees of a stack, opened, bottom to top; what an overlay is mounted from.
-#[derive(Debug)]
-pub struct Stack {
-    pub trees: Vec<OwnedFd>,
 }
 
 /// How a scratch is sealed.
@@ -56,12 +92,25 @@ pub struct SealOptions {
 impl Layers<'_> {
     /// Whether the layer is here, whole and trustworthy (written since boot or synced).
     pub fn contains(&self, diff_id: DiffId) -> Result<bool, StoreError> {
-        todo!("{diff_id}")
+        Ok(self.find(diff_id)?.is_some())
     }
 
     /// What is known of a layer.
     pub fn find(&self, diff_id: DiffId) -> Result<Option<Layer>, StoreError> {
-        todo!("{diff_id}")
+        Ok(self.row(diff_id)?.map(|row| row.layer))
+    }
+
+    /// Finds a layer and keeps every collector from it until this store is closed.
+    pub(crate) fn hold(&self, diff_id: DiffId) -> Result<bool, StoreError> {
+        if self.row(diff_id)?.is_none() {
+            return Ok(false);
+        }
+        if self.store.held().contains_key(&diff_id) {
+            return Ok(true);
+        }
+        let Some(tree) = self.open_tree(diff_id)? else { return Ok(false) };
+        self.store.held().insert(diff_id, tree);
+        Ok(true)
     }
 
     /// Unpacks a layer tar of any compression, hashing it packed and unpacked on the way.
@@ -74,34 +123,159 @@ impl Layers<'_> {
         expected: Expected,
         keep_blob: bool,
     ) -> Result<Imported, StoreError> {
-        let _ = (packed, expected, keep_blob);
-        todo!()
+        import::import(self, packed, expected, keep_blob)
     }
 
     /// Makes the upper directory of `scratch` a layer: one walk writes the recipe and hashes the
     /// tar, then the directory itself is renamed to be the layer's tree. The scratch must not be mounted.
     pub fn seal(&self, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
-        let _ = (scratch, options);
-        todo!()
+        seal::seal(self, scratch, options)
     }
 
-    /// Streams the exact uncompressed tar of a layer.
+    /// Streams the exact uncompressed tar of a layer; the last read fails when it is damaged.
     pub fn tar(&self, diff_id: DiffId) -> Result<Box<dyn Read + Send + '_>, StoreError> {
-        todo!("{diff_id}")
+        let row = self.row(diff_id)?.ok_or(StoreError::MissingLayer(diff_id))?;
+        let path = self.path_of(diff_id);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let layer = rustix::fs::openat(&self.store.dir, place_of(diff_id), flags, Mode::empty())
+            .map_err(StoreError::io("open", &path))?;
+        let recipe = RecipeReader::open(layer, &path).map_err(StoreError::io("open the recipe of", &path))?;
+        let inner = HashingReader::new(recipe);
+        Ok(Box::new(CheckedTar { inner: Some(inner), left: row.layer.tar_size_bytes, diff_id }))
     }
 
     /// Opens the trees of a stack, bottom to top. An empty stack is one empty tree.
     pub fn open_stack(&self, layers: &[DiffId]) -> Result<Stack, StoreError> {
-        todo!("{layers:?}")
+        stack::open(self, layers)
     }
 
     /// Makes a fresh writable top.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
-        todo!()
+        Scratch::make(self.store)
+    }
+
+    /// The packed form of a layer: the one it came in, or one that is made now and remembered.
+    pub fn packed(&self, diff_id: DiffId) -> Result<Packed, StoreError> {
+        for (blob, size_bytes, _) in self.store.blobs().of_layer(diff_id)? {
+            let mut head = [0; 6];
+            let mut file = self.store.blobs().open(blob)?;
+            let count =
+                file.read(&mut head).map_err(StoreError::io("read", self.store.blobs().path_of(blob)))?;
+            if self.store.blobs().keep(blob, None)? {
+                return Ok(Packed { blob, size_bytes, compression: Compression::detect(&head[..count]) });
+            }
+        }
+        let mut tar = self.tar(diff_id)?;
+        let blobs = self.store.blobs();
+        let mut writer = blobs.writer()?;
+        compress(&mut tar, &mut writer, Compression::Gzip, GZIP_LEVEL)
+            .map_err(StoreError::io("pack", self.path_of(diff_id)))?;
+        let (blob, size_bytes) = writer.finish_as(None, Some(diff_id))?;
+        Ok(Packed { blob, size_bytes, compression: Compression::Gzip })
+    }
+
+    /// The row of a layer that can be trusted.
+    fn row(&self, diff_id: DiffId) -> Result<Option<LayerRow>, StoreError> {
+        let found = self.store.index.read("look up a layer", |c| index::layers::find(c, diff_id))?;
+        match found {
+            Some(row) if row.synced || row.boot_id == self.store.boot_id()? => Ok(Some(row)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens and locks the tree of a layer; `None` when a collector is taking it.
+    fn open_tree(&self, diff_id: DiffId) -> Result<Option<OwnedFd>, StoreError> {
+        let place = format!("{}/tree", place_of(diff_id));
+        let failed = || StoreError::io("open", self.store.root.join(&place));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let tree = match rustix::fs::openat(&self.store.dir, &place, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(failed())?,
+        };
+        match rustix::fs::flock(&tree, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other.map_err(failed())?,
+        }
+        // A collector may have moved it away between the two calls.
+        let ours = rustix::fs::fstat(&tree).map_err(failed())?;
+        match rustix::fs::statat(&self.store.dir, &place, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if there.st_ino == ours.st_ino => Ok(Some(tree)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StoreError::io("open", self.store.root.join(&place))(errno)),
+        }
+    }
+
+    /// Makes a finished folder the layer `row` speaks of; a twin that was faster wins.
+    ///
+    /// Renames and row are one write transaction, so publishers and collectors go one after the other.
+    /// A folder without a row (from a dead process or a power cut) is moved away.
+    fn publish(&self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
+        let diff_id = row.layer.diff_id;
+        let place = place_of(diff_id);
+        let dir = &self.store.dir;
+        let boot_id = self.store.boot_id()?;
+        let put = || -> rustix::io::Result<()> {
+            match rustix::fs::renameat(dir, &place, &folder.dir, "untrusted") {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            rustix::fs::renameat(&folder.dir, "layer", dir, &place)
+        };
+        let published = self.store.index.write("record a layer", Commit::Soon, |transaction| {
+            let known = index::layers::find(transaction, diff_id)?;
+            let is_trusted = known.is_some_and(|known| known.synced || known.boot_id == boot_id);
+            if is_trusted
+                && rustix::fs::statat(dir, format!("{place}/tree"), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+            {
+                return Ok(Ok(()));
+            }
+            let put = put();
+            if put.is_ok() {
+                index::layers::insert(transaction, row)?;
+            }
+            Ok(put)
+        })?;
+        published.map_err(StoreError::io("publish", self.path_of(diff_id)))?;
+        if self.hold(diff_id)? { Ok(()) } else { Err(StoreError::MissingLayer(diff_id)) }
+    }
+
+    pub(crate) fn path_of(&self, diff_id: DiffId) -> PathBuf {
+        self.store.root.join(place_of(diff_id))
     }
 }
-impl Layers<'_> {
-    pub(crate) fn hold(&self, diff_id: DiffId) -> Result<bool, StoreError> {
-        todo!("{diff_id}")
+
+/// Below the store's root.
+pub(crate) fn place_of(diff_id: DiffId) -> String {
+    format!("layers/{}", diff_id.0.hex())
+}
+
+/// Passes a tar on and fails at its end when it is not what its name says.
+struct CheckedTar {
+    inner: Option<HashingReader<RecipeReader>>,
+    left: u64,
+    diff_id: DiffId,
+}
+
+impl Read for CheckedTar {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(inner) = &mut self.inner else { return Ok(0) };
+        let count = inner.read(buffer)?;
+        let expected = self.left.checked_sub(count as u64);
+        if let Some(left) = expected
+            && (count > 0 || buffer.is_empty())
+        {
+            self.left = left;
+            return Ok(count);
+        }
+        let finished = self.inner.take().map(HashingReader::finish);
+        match finished {
+            Some((actual, _)) if actual == self.diff_id.0 => Ok(count),
+            Some((actual, _)) => {
+                let expected = self.diff_id.0;
+                let error = StoreError::WrongContent { what: "layer", expected, actual };
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+            }
+            None => Ok(0),
+        }
     }
 }

@@ -23,6 +23,7 @@
 pub mod archive;
 pub mod blobs;
 pub mod cache;
+pub mod containers;
 pub mod digest;
 mod folder;
 mod gc;

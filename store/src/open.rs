@@ -184,6 +184,11 @@ impl Store {
         Images { store: self }
     }
 
+    /// Names and images of containers.
+    pub fn containers(&self) -> crate::containers::Containers<'_> {
+        crate::containers::Containers { store: self }
+    }
+
     /// What build steps came to before.
     pub fn cache(&self) -> Cache<'_> {
         Cache { store: self }

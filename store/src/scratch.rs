@@ -1,7 +1,21 @@
 //! Scratch: the writable top of a stack, sealed into a layer or dropped.
+//!
+//! ```text
+//! scratch/<lease>-<n>/upper/   what is written
+//! scratch/<lease>-<n>/work/    overlayfs's own
+//! ```
+//!
+//! May touch: its own folder. Knows nothing of mounts.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use rustix::fs::{Gid, Mode, Uid};
+
+use crate::folder::Folder;
+use crate::layers::Stack;
+use crate::{Store, StoreError};
 
 /// A writable top; dropping it deletes it.
 #[derive(Debug)]
@@ -10,4 +24,39 @@ pub struct Scratch {
     pub path: PathBuf,
     pub upper: OwnedFd,
     pub work: OwnedFd,
+    pub(crate) folder: Folder,
+}
+
+impl Scratch {
+    pub(crate) fn make(store: &Store) -> Result<Self, StoreError> {
+        let lease = store.lease()?;
+        let make = || -> io::Result<(Folder, OwnedFd, OwnedFd)> {
+            let folder = Folder::make(&lease, "scratch")?;
+            let upper = folder.make_inside("upper", Mode::from_raw_mode(0o755))?;
+            let work = folder.make_inside("work", Mode::RWXU)?;
+            Ok((folder, upper, work))
+        };
+        let (folder, upper, work) =
+            make().map_err(StoreError::io("make a folder in", store.root.join("scratch")))?;
+        Ok(Self { path: store.root.join(&folder.place), upper, work, folder })
+    }
+
+    /// Gives the upper directory owner and mode of the stack's root, which an overlay shows as its own.
+    pub fn take_root_of(&self, stack: &Stack) -> Result<(), StoreError> {
+        let Some(root) = stack.root_tree.and_then(|position| stack.trees.get(position)) else {
+            return Ok(());
+        };
+        let set = || -> io::Result<()> {
+            let stat = rustix::fs::fstat(root)?;
+            if stat.st_uid != 0 || stat.st_gid != 0 {
+                rustix::fs::fchown(
+                    &self.upper,
+                    Some(Uid::from_raw(stat.st_uid)),
+                    Some(Gid::from_raw(stat.st_gid)),
+                )?;
+            }
+            Ok(rustix::fs::fchmod(&self.upper, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
+        };
+        set().map_err(StoreError::io("set attributes of", self.path.join("upper")))
+    }
 }

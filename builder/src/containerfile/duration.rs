@@ -41,7 +41,7 @@ fn part(fraction: &str, unit: i64) -> i64 {
     let mut value = 0;
     let mut worth = unit;
     for digit in fraction.bytes() {
-        // The rest of the division is lost only below a nanosecond of the largest unit.
+        // Ten times too much, so that the digit that is worth a tenth of a nanosecond still counts.
         value += i128::from(digit - b'0') * i128::from(worth);
         worth /= 10;
     }
@@ -58,4 +58,40 @@ fn nanoseconds(unit: &str) -> Option<i64> {
         "h" => 3_600_000_000_000,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn durations_are_read_as_in_go() {
+        let table = [
+            ("0", Some(0)),
+            ("30s", Some(30_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("1.5h", Some(5_400_000_000_000)),
+            (".5s", Some(500_000_000)),
+            ("1.s", Some(1_000_000_000)),
+            ("0.1ns", Some(0)),
+            ("300ms", Some(300_000_000)),
+            ("1us1µs1μs", Some(3_000)),
+            ("-1s", Some(-1_000_000_000)),
+            ("+1s", Some(1_000_000_000)),
+            ("9223372036854775807ns", Some(i64::MAX)),
+            ("9223372036854775808ns", None),
+            ("9999999h", None),
+            ("99999999999999999999s", None),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            (".s", None),
+            ("1d", None),
+            ("1 s", None),
+            ("-", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
 }

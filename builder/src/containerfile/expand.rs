@@ -1,6 +1,6 @@
 //! `$name` and `${…}`: words get their values. Pure.
 //!
-//! The rules are those of BuildKit's shell lexer, which is close to a shell but not one: an escape
+//! The rules are those of `BuildKit`'s shell lexer, which is close to a shell but not one: an escape
 //! outside quotes is dropped and keeps the next character; inside double quotes it only works before
 //! `"`, `$` and itself; `$1` and `$@` are names like any other; patterns know `*` and `?` only.
 //!
@@ -40,7 +40,7 @@ pub fn words(text: &str, escape: char, variables: &Lookup<'_>) -> Result<Vec<Str
 
 /// Expands variables in a heredoc's body: no quote removal, `\$` is a literal `$`.
 ///
-/// As in BuildKit a backslash is dropped before any character, not only before `$`.
+/// As in `BuildKit` a backslash is dropped before any character, not only before `$`.
 pub fn heredoc(text: &str, variables: &Lookup<'_>) -> Result<String, ExpandError> {
     let mode = Mode { quotes: Quotes::Ordinary, ..Mode::word('\\') };
     Ok(Lexer::new(text, mode, variables).run()?.value)
@@ -316,7 +316,8 @@ impl<'t> Lexer<'t> {
 
     /// `${name-…}` and its kin; `colon` makes an empty value count as unset.
     fn modified(&mut self, name: &str, sign: char, colon: bool) -> Result<String, ExpandError> {
-        let written = if colon { format!(":{sign}") } else { sign.to_string() };
+        let written =
+            if colon { format!(":{}", sign.escape_debug()) } else { sign.escape_debug().to_string() };
         let modifier = match (sign, colon) {
             ('-', _) => Modifier::Default,
             ('+', _) => Modifier::Alternative,
@@ -333,7 +334,7 @@ impl<'t> Lexer<'t> {
         }
         let given = value.clone().filter(|value| !(colon && value.is_empty()));
         match (modifier, given) {
-            (Modifier::Default, Some(given)) | (Modifier::Required, Some(given)) => Ok(given),
+            (Modifier::Default | Modifier::Required, Some(given)) => Ok(given),
             (Modifier::Default, None) | (Modifier::Alternative, Some(_)) => Ok(word),
             (Modifier::Alternative, None) => Ok(String::new()),
             (Modifier::Required, None) => Err(required(name, word, value.is_some())),

@@ -6,14 +6,16 @@
 //! May touch: the lines given. Knows nothing of stages.
 
 mod copy;
+mod from;
 mod health;
 
 use super::expand;
 use super::flags::{self, Flag, Flags};
 use super::heredoc::{self, Announced};
+use super::json;
 use super::lines::{Line, Lines};
 use super::suggest::closest;
-use super::syntax::{Arg, Command, Diagnostic, Heredoc, Instruction, Kind, Run, Span, Stage, Word};
+use super::syntax::{Arg, Command, Heredoc, Instruction, Kind, Run, Span, Stage, Word};
 use super::words::Stretch;
 use super::{Notes, fault, warning};
 
@@ -92,7 +94,7 @@ pub(super) fn parse(line: &Line, lines: &mut Lines<'_>, notes: &mut Notes) -> Op
     let text = format!("{keyword} {}", head.arguments.text()).trim_end().to_owned();
     let escape = lines.escape;
     if keyword == "FROM" {
-        return from(head, span, notes).map(Parsed::From);
+        return from::from(head, span, notes).map(Parsed::From);
     }
     let kind = Reader { keyword, head, escape, bodies, notes }.kind()?;
     Some(Parsed::Instruction(Instruction { kind, span, text }))
@@ -131,57 +133,13 @@ fn bodies(head: &Head<'_>, line: &Line, lines: &mut Lines<'_>, notes: &mut Notes
 }
 
 fn takes_heredocs(head: &Head<'_>) -> bool {
-    matches!(head.keyword, Some("ADD" | "COPY" | "RUN")) && !matches!(json(&head.rest), Ok(Some(_)))
+    matches!(head.keyword, Some("ADD" | "COPY" | "RUN")) && !matches!(json::read(&head.rest), Ok(Some(_)))
 }
 
-/// FROM [--platform=…] image [AS name]
-fn from(head: Head<'_>, span: Span, notes: &mut Notes) -> Option<Stage> {
-    let mut flags = Flags::new("FROM", head.flags, &mut notes.errors);
-    let platform = flags.value("platform");
-    flags.finish();
-    let words = head.rest.fields();
-    let name = match words.as_slice() {
-        [_] => None,
-        [_, keyword, name] if keyword.text().eq_ignore_ascii_case("as") => {
-            casing_of_as(&head.written, keyword, notes);
-            Some(stage_name(name, notes)?)
-        }
-        _ => {
-            let at = words.get(1).map_or(head.written.span(), Stretch::span);
-            let message = "FROM requires either one or three arguments";
-            notes.errors.push(fault(message, "expected FROM image [AS name]", at));
-            return None;
-        }
-    };
-    Some(Stage { image: words[0].word(), platform, name, span, instructions: Vec::new() })
-}
-
-fn casing_of_as(from: &Stretch<'_>, keyword: &Stretch<'_>, notes: &mut Notes) {
-    let is_upper = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase());
-    if is_upper(from.text()) != is_upper(keyword.text()) {
-        let message = format!("'{}' and '{}' keywords' casing do not match", keyword.text(), from.text());
-        notes.warnings.push(warning("FromAsCasing", message, "write both alike", keyword.span()));
-    }
-}
-
-/// Checks a stage's name and puts it in small letters.
-fn stage_name(name: &Stretch<'_>, notes: &mut Notes) -> Option<String> {
-    let written = name.text();
-    let lower = written.to_lowercase();
-    let fits = lower.starts_with(|first: char| first.is_ascii_lowercase())
-        && lower
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte));
-    if !fits {
-        let label = "expected a letter first, then letters, digits, `-`, `_` or `.`";
-        notes.errors.push(fault(format!("invalid name for build stage: {written}"), label, name.span()));
-        return None;
-    }
-    if lower != written {
-        let message = format!("stage name '{written}' should be lowercase");
-        notes.warnings.push(warning("StageNameCasing", message, format!("write `{lower}`"), name.span()));
-    }
-    Some(lower)
+/// How arguments are written.
+enum Form {
+    Json(Vec<Word>),
+    Plain,
 }
 
 /// Reads one instruction by its keyword's rules.
@@ -233,35 +191,30 @@ impl Reader<'_, '_> {
         self.error(message, format!("expected {requires}"), span);
     }
 
-    /// The arguments as a JSON array of strings, or `None` if they are something else.
-    fn json(&mut self) -> Option<Option<Vec<Word>>> {
-        match json(&self.head.rest) {
-            Ok(list) => {
-                if list.is_none() && looks_like_json(self.head.rest.text()) {
-                    let message =
-                        format!("{} looks like JSON but is none, so it is taken as plain text", self.keyword);
-                    let label = "JSON has double quotes, and no comma at the end";
-                    self.notes.warnings.push(warning(
-                        "InvalidJSONArray",
-                        message,
-                        label,
-                        self.head.rest.span(),
-                    ));
-                }
-                Some(list)
-            }
+    /// The arguments as a JSON array of strings, or as the plain text that they are otherwise.
+    fn form(&mut self) -> Option<Form> {
+        match json::read(&self.head.rest) {
+            Ok(Some(list)) => return Some(Form::Json(list)),
+            Ok(None) => {}
             Err(error) => {
                 self.notes.errors.push(error);
-                None
+                return None;
             }
         }
+        if json::is_meant(self.head.rest.text()) {
+            let message =
+                format!("{} looks like JSON but is none, so it is taken as plain text", self.keyword);
+            let label = "JSON has double quotes, and no comma at the end";
+            self.notes.warnings.push(warning("InvalidJSONArray", message, label, self.head.rest.span()));
+        }
+        Some(Form::Plain)
     }
 
     /// Shell form or JSON form.
     fn command(&mut self) -> Option<Command> {
-        Some(match self.json()? {
-            Some(list) => Command::Exec(texts(list)),
-            None => Command::Shell(self.head.rest.text().to_owned()),
+        Some(match self.form()? {
+            Form::Json(list) => Command::Exec(texts(list)),
+            Form::Plain => Command::Shell(self.head.rest.text().to_owned()),
         })
     }
 
@@ -370,9 +323,9 @@ impl Reader<'_, '_> {
     }
 
     fn volume(mut self) -> Option<Kind> {
-        let mut words = match self.json()? {
-            Some(list) => list,
-            None => self.some_fields()?,
+        let mut words = match self.form()? {
+            Form::Json(list) => list,
+            Form::Plain => self.some_fields()?,
         };
         if words.is_empty() {
             self.nothing("at least one argument");
@@ -402,11 +355,11 @@ impl Reader<'_, '_> {
 
     fn shell(mut self) -> Option<Kind> {
         let span = self.head.rest.span();
-        match self.json()? {
-            Some(list) if !list.is_empty() => return Some(Kind::Shell(texts(list))),
-            Some(_) => self.error("SHELL requires at least one argument", "expected a shell", span),
-            None if self.head.rest.is_empty() => self.nothing("a JSON array"),
-            None => {
+        match self.form()? {
+            Form::Json(list) if !list.is_empty() => return Some(Kind::Shell(texts(list))),
+            Form::Json(_) => self.error("SHELL requires at least one argument", "expected a shell", span),
+            Form::Plain if self.head.rest.is_empty() => self.nothing("a JSON array"),
+            Form::Plain => {
                 let label = r#"expected a JSON array, as in ["/bin/bash", "-c"]"#;
                 self.error("SHELL requires the arguments to be in JSON form", label, span);
             }
@@ -465,53 +418,4 @@ fn heredoc_of(body: &Body) -> Heredoc {
 
 fn without_tabs(text: &str) -> String {
     text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
-}
-
-/// Reads a JSON array of strings. Anything that is no JSON array is `None`; an array that holds
-/// something else than strings is a mistake.
-fn json<'l>(text: &Stretch<'l>) -> Result<Option<Vec<Word>>, Diagnostic> {
-    let text: Stretch<'l> = text.trimmed();
-    if !text.text().starts_with('[') {
-        return Ok(None);
-    }
-    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text.text()) else { return Ok(None) };
-    let mut places = json_strings(&text).into_iter();
-    let mut words = Vec::with_capacity(values.len());
-    for value in values {
-        let (serde_json::Value::String(value), Some(place)) = (value, places.next()) else {
-            let message = "when using JSON array syntax, arrays must be comprised of strings only";
-            return Err(fault(message, "expected double-quoted strings", text.span()));
-        };
-        words.push(Word { text: value, span: place });
-    }
-    Ok(Some(words))
-}
-
-/// Where the strings of a valid JSON text stand.
-fn json_strings(text: &Stretch<'_>) -> Vec<Span> {
-    let mut places = Vec::new();
-    let mut start = None;
-    let mut escaped = false;
-    for (at, byte) in text.text().bytes().enumerate() {
-        match (byte, start) {
-            _ if escaped => escaped = false,
-            (b'\\', Some(_)) => escaped = true,
-            (b'"', None) => start = Some(at),
-            (b'"', Some(from)) => {
-                places.push(text.part(from..at + 1).span());
-                start = None;
-            }
-            _ => {}
-        }
-    }
-    places
-}
-
-/// Whether somebody meant a JSON array: `['a']`, `["a",]`, but not `[ "$a" = b ]`.
-fn looks_like_json(text: &str) -> bool {
-    let Some(inner) = text.strip_prefix('[').map(str::trim_start) else { return false };
-    let Some(quote) = inner.chars().next().filter(|quote| matches!(quote, '"' | '\'')) else { return false };
-    let mut behind = inner[1..].splitn(2, quote).skip(1);
-    let Some(behind) = behind.next().map(str::trim_start) else { return false };
-    behind.is_empty() || behind.starts_with(',') || behind == "]"
 }

@@ -15,15 +15,18 @@ pub mod expand;
 mod flags;
 mod heredoc;
 mod instructions;
+mod json;
 mod lines;
 mod render;
 mod stages;
 pub(crate) mod suggest;
 pub mod syntax;
+mod validate;
 mod words;
 
 pub use render::render;
 pub use syntax::*;
+pub use validate::{sources_of, validate};
 
 use instructions::Parsed;
 use lines::Lines;

@@ -18,7 +18,7 @@ pub struct Word {
 /// An error or a warning at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// BuildKit's rule name for a warning (`JSONArgsRecommended`); `None` for an error.
+    /// `BuildKit`'s rule name for a warning (`JSONArgsRecommended`); `None` for an error.
     pub rule: Option<&'static str>,
     /// `unknown instruction: RNU`
     pub message: String,

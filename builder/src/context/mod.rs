@@ -13,6 +13,7 @@
 
 pub mod ignore;
 pub mod memory;
+pub mod path_pattern;
 pub mod pattern;
 pub mod select;
 pub mod walk;

@@ -132,7 +132,9 @@ fn matching_names(
     part: &[u8],
     word: &str,
 ) -> Result<Vec<ImagePath>, SelectError> {
-    let Ok(directory) = source.root.open(folder, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(Vec::new()) };
+    let Ok(directory) = source.root.open(folder, OFlags::RDONLY | OFlags::DIRECTORY) else {
+        return Ok(Vec::new());
+    };
     let mut found = Vec::new();
     for name in walk::sorted_names(&directory).map_err(failed("list", folder))? {
         let matched = pattern::matches(part, &name).map_err(|_| SelectError::BadPattern(word.to_owned()))?;
@@ -294,7 +296,8 @@ fn hash_contents(source: &Source, selected: &mut [Selected]) -> Result<(), Selec
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     let share = missing.len().div_ceil(workers).max(64);
     std::thread::scope(|scope| {
-        let hash_share = |items: &mut [&mut Item]| items.iter_mut().try_for_each(|item| hash_item(source, item));
+        let hash_share =
+            |items: &mut [&mut Item]| items.iter_mut().try_for_each(|item| hash_item(source, item));
         let threads: Vec<_> =
             missing.chunks_mut(share).map(|items| scope.spawn(move || hash_share(items))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("hashing does not panic"))

@@ -49,7 +49,11 @@ impl Stat {
         Ok(Self::from_raw(&rustix::fs::fstat(file)?))
     }
 
-    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "sizes and nanoseconds from the kernel")]
+    #[expect(
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "sizes and nanoseconds from the kernel"
+    )]
     fn from_raw(stat: &rustix::fs::Stat) -> Self {
         Self {
             kind: FileType::from_raw_mode(stat.st_mode),
@@ -166,7 +170,8 @@ mod tests {
 
         let pruned = walk(&start, &mut |path, _| if path == b"b" { Take::No } else { Take::Yes }).unwrap();
         assert_eq!(pruned.len(), 2);
-        let inside = walk(&start, &mut |path, _| if path == b"b" { Take::Inside } else { Take::Yes }).unwrap();
+        let inside =
+            walk(&start, &mut |path, _| if path == b"b" { Take::Inside } else { Take::Yes }).unwrap();
         assert_eq!(inside.len(), 4);
     }
 }

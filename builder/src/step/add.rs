@@ -53,21 +53,22 @@ pub fn unpack(
     if !is_archive(open().map_err(failed)?) {
         return Ok(false);
     }
-    let packed = compress::reader(Box::new(open().map_err(failed)?)).map_err(failed)?.1;
+    let plain = compress::decompress(open().map_err(failed)?).map_err(failed)?;
     let mut unpacker = Unpacker { root, destination, owner: placing.owner_given(), times: HashMap::new() };
-    unpacker.unpack(packed).map_err(failed)?;
+    unpacker.unpack(plain).map_err(failed)?;
     Ok(true)
 }
 
 /// Whether the bytes, decompressed, start with a tar header whose checksum holds.
 fn is_archive(packed: File) -> bool {
-    let Ok((_, mut plain)) = compress::reader(Box::new(packed)) else { return false };
+    let Ok(mut plain) = compress::decompress(packed) else { return false };
     let mut block = [0; 512];
     if plain.read_exact(&mut block).is_err() {
         return false;
     }
     let header = tar::Header::from_byte_slice(&block);
-    let sum: u32 = block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
+    let sum: u32 =
+        block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
     header.cksum().is_ok_and(|expected| expected == sum) && sum != 8 * u32::from(b' ')
 }
 
@@ -92,7 +93,7 @@ impl Place {
 }
 
 impl Unpacker<'_> {
-    fn unpack(&mut self, plain: Box<dyn Read + Send>) -> io::Result<()> {
+    fn unpack(&mut self, plain: impl Read) -> io::Result<()> {
         self.root.make_dirs(self.destination, 0o755, &mut |made| self.own(made, None))?;
         let mut archive = tar::Archive::new(plain);
         for entry in archive.entries()? {
@@ -116,13 +117,15 @@ impl Unpacker<'_> {
         self.destination.join(ImagePath::new(name).relative())
     }
 
-    fn unpack_entry(&mut self, entry: &mut tar::Entry<'_, Box<dyn Read + Send>>, path: ImagePath) -> io::Result<()> {
+    fn unpack_entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: ImagePath) -> io::Result<()> {
         let parent = self.root.make_dirs(&path.parent(), 0o755, &mut |made| self.own(made, None))?;
         let place = Place { parent, path };
         let kind = entry.header().entry_type();
         match kind {
             EntryType::Directory => self.make_folder(entry, &place),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.make_file(entry, &place),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.make_file(entry, &place)
+            }
             EntryType::Symlink => {
                 self.clear(&place)?;
                 let target = link_name(entry)?;
@@ -144,7 +147,12 @@ impl Unpacker<'_> {
             self.clear(place)?;
         }
         let folder = self.root.make_dirs(&place.path, 0o755, &mut |made| self.own(made, None))?;
-        let folder = rustix::fs::openat(&folder, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = rustix::fs::openat(
+            &folder,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         self.own(folder.as_fd(), Some(entry.header()))?;
         rustix::fs::fchmod(&folder, mode(entry)?)?;
         self.times.insert(place.path.clone(), times(entry)?);
@@ -178,7 +186,8 @@ impl Unpacker<'_> {
     fn make_node(&self, entry: &tar::Entry<'_, impl Read>, place: &Place, kind: EntryType) -> io::Result<()> {
         self.clear(place)?;
         let header = entry.header();
-        let device = rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+        let device =
+            rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
         let file_type = match kind {
             EntryType::Fifo => FileType::Fifo,
             EntryType::Char => FileType::CharacterDevice,
@@ -202,7 +211,9 @@ impl Unpacker<'_> {
     }
 
     fn owner_of(&self, header: Option<&tar::Header>) -> io::Result<(u32, u32)> {
-        let narrow = |id: u64| u32::try_from(id).map_err(|_| io::Error::other(format!("the owner {id} is out of range")));
+        let narrow = |id: u64| {
+            u32::try_from(id).map_err(|_| io::Error::other(format!("the owner {id} is out of range")))
+        };
         match (self.owner, header) {
             (Some(owner), _) => Ok(owner),
             (None, Some(header)) => Ok((narrow(header.uid()?)?, narrow(header.gid()?)?)),
@@ -230,7 +241,9 @@ fn times(entry: &tar::Entry<'_, impl Read>) -> io::Result<Timestamps> {
 
 fn link_name(entry: &tar::Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
     let name = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
-    name.ok_or_else(|| io::Error::other(format!("the link `{}` has no target", String::from_utf8_lossy(&entry.path_bytes()))))
+    name.ok_or_else(|| {
+        io::Error::other(format!("the link `{}` has no target", String::from_utf8_lossy(&entry.path_bytes())))
+    })
 }
 
 /// Attributes that travel with a file (`security.capability`, `user.*`).

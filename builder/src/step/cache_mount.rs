@@ -68,8 +68,11 @@ fn make(build: &Build<'_>, name: &str, mode: u32) -> io::Result<(OwnedFd, bool)>
 /// A new folder starts with what `from=` and `source=` name.
 fn fill(build: &Build<'_>, folder: &OwnedFd, seed: Option<(&Tree, &str)>) -> Result<(), StepError> {
     let Some((tree, source)) = seed else { return Ok(()) };
-    let selected = tree.select(build, &[source.to_owned()], &crate::context::ignore::IgnoreRules::default())?;
-    let to = folder.try_clone().map_err(|source| StepError::Io { doing: "fill a cache mount".to_owned(), source })?;
+    let selected =
+        tree.select(build, &[source.to_owned()], &crate::context::ignore::IgnoreRules::default())?;
+    let to = folder
+        .try_clone()
+        .map_err(|source| StepError::Io { doing: "fill a cache mount".to_owned(), source })?;
     let to = RootDir::new(to);
     let placing = Placing::default();
     let mut placer = Placer::new(&tree.source().root, &to, &placing);

@@ -77,7 +77,8 @@ fn parse_clause(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
 
 impl Clause {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
-        let bits = self.permissions.iter().fold(0, |bits, letter| bits | permission(*letter, mode, is_dir)) & self.who;
+        let bits = self.permissions.iter().fold(0, |bits, letter| bits | permission(*letter, mode, is_dir))
+            & self.who;
         match self.operator {
             '+' => mode | bits,
             '-' => mode & !bits,

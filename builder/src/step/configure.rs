@@ -59,7 +59,10 @@ pub fn configure(
 
 /// Expands a word with the draft's variables.
 pub fn value(draft: &Draft, word: &Word, escape: char) -> Result<String, StepError> {
-    draft.scope.word(&word.text, escape).map_err(|source| StepError::Expand { word: word.text.clone(), source })
+    draft
+        .scope
+        .word(&word.text, escape)
+        .map_err(|source| StepError::Expand { word: word.text.clone(), source })
 }
 
 /// All values are expanded before any is set: `ENV abc=bye def=$abc` uses the old `abc`.
@@ -85,7 +88,11 @@ fn set_labels(draft: &mut Draft, pairs: &[(Word, Word)], escape: char) -> Result
     Ok(format!("LABEL {}", joined(&pairs)))
 }
 
-fn expand_pairs(draft: &Draft, pairs: &[(Word, Word)], escape: char) -> Result<Vec<(String, String)>, StepError> {
+fn expand_pairs(
+    draft: &Draft,
+    pairs: &[(Word, Word)],
+    escape: char,
+) -> Result<Vec<(String, String)>, StepError> {
     pairs.iter().map(|(name, text)| Ok((value(draft, name, escape)?, value(draft, text, escape)?))).collect()
 }
 
@@ -124,11 +131,17 @@ fn expose(draft: &mut Draft, words: &[Word], escape: char) -> Result<String, Ste
 
 /// `[[ip:][host]:]port[-range][/proto]` → `port/proto` each.
 fn parse_ports(text: &str) -> Result<Vec<String>, StepError> {
-    let invalid = || StepError::Invalid(format!("`{text}` is no port: expected PORT[-PORT][/PROTOCOL], ports from 0 to 65535"));
+    let invalid = || {
+        StepError::Invalid(format!(
+            "`{text}` is no port: expected PORT[-PORT][/PROTOCOL], ports from 0 to 65535"
+        ))
+    };
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(StepError::Invalid(format!("`{text}`: unknown protocol `{protocol}`: expected tcp, udp or sctp")));
+        return Err(StepError::Invalid(format!(
+            "`{text}`: unknown protocol `{protocol}`: expected tcp, udp or sctp"
+        )));
     }
     let ports = ports.rsplit(':').next().unwrap_or(ports);
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
@@ -156,9 +169,9 @@ fn add_volumes(draft: &mut Draft, words: &[Word], escape: char) -> Result<String
 /// A number from 1 to 64, or a name with or without SIG (signal(7)).
 fn check_signal(text: &str) -> Result<(), StepError> {
     const NAMES: [&str; 34] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL",
-        "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS",
     ];
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -167,7 +180,9 @@ fn check_signal(text: &str) -> Result<(), StepError> {
     if number || real_time || NAMES.contains(&name) {
         return Ok(());
     }
-    Err(StepError::Invalid(format!("`{text}` is no signal: expected a name like SIGTERM or a number from 1 to 64")))
+    Err(StepError::Invalid(format!(
+        "`{text}` is no signal: expected a name like SIGTERM or a number from 1 to 64"
+    )))
 }
 
 /// The shell form runs in SHELL.
@@ -271,7 +286,11 @@ mod tests {
         let pairs = vec![(word("abc"), word("bye")), (word("def"), word("$abc"))];
         let line = apply(&mut draft, &Kind::Env(pairs)).unwrap();
         assert_eq!(line.as_deref(), Some("ENV abc=bye def=hello"));
-        let arg = |name: &str, text: &str| Arg { name: name.into(), default: Some(word(text)), span: Default::default() };
+        let arg = |name: &str, text: &str| Arg {
+            name: name.into(),
+            default: Some(word(text)),
+            span: Default::default(),
+        };
         let line = apply(&mut draft, &Kind::Arg(vec![arg("a", "1"), arg("b", "${a}2")])).unwrap();
         assert_eq!(line.as_deref(), Some("ARG a=1 b=12"));
         assert_eq!(draft.config.config.env, ["abc=bye", "def=hello"]);
@@ -313,7 +332,11 @@ mod tests {
             ("80/http", None),
         ] {
             let ports = parse_ports(text).ok();
-            assert_eq!(ports.as_deref().map(|ports| ports.iter().map(String::as_str).collect::<Vec<_>>()), expected.map(<[_]>::to_vec), "{text}");
+            assert_eq!(
+                ports.as_deref().map(|ports| ports.iter().map(String::as_str).collect::<Vec<_>>()),
+                expected.map(<[_]>::to_vec),
+                "{text}"
+            );
         }
     }
 
@@ -329,7 +352,12 @@ mod tests {
 
     #[test]
     fn durations_are_shown_as_go_shows_them() {
-        for (nanoseconds, expected) in [(0, "\"0s\""), (90_000_000_000, "\"1m30s\""), (3_600_000_000_000, "\"1h0m0s\""), (500_000_000, "\"500ms\"")] {
+        for (nanoseconds, expected) in [
+            (0, "\"0s\""),
+            (90_000_000_000, "\"1m30s\""),
+            (3_600_000_000_000, "\"1h0m0s\""),
+            (500_000_000, "\"500ms\""),
+        ] {
             assert_eq!(duration(nanoseconds), expected);
         }
     }

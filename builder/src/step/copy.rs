@@ -11,8 +11,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use runner::rootfs::{self, MountOptions};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use store::{ImagePath, RootDir, Scratch};
 
 use super::chmod::Chmod;
@@ -64,7 +64,11 @@ impl CopyStep {
             match source {
                 CopySource::Path(word) => words.push(value(draft, word, build.escape)?),
                 CopySource::Heredoc(heredoc) => {
-                    let content = if heredoc.expand { expand_body(draft, &heredoc.content)? } else { heredoc.content.clone() };
+                    let content = if heredoc.expand {
+                        expand_body(draft, &heredoc.content)?
+                    } else {
+                        heredoc.content.clone()
+                    };
                     heredocs.push((heredoc.name.clone(), content));
                 }
             }
@@ -76,8 +80,14 @@ impl CopyStep {
         let chmod = one(&copy.chmod)?.map(|text| Chmod::parse(&text).map(|chmod| (text, chmod))).transpose();
         let chmod = chmod.map_err(|error| StepError::Invalid(error.to_string()))?;
         let chown = one(&copy.chown)?;
-        let exclude = copy.exclude.iter().map(|word| value(draft, word, build.escape)).collect::<Result<Vec<_>, _>>()?.join("\n");
-        let exclude_rules = IgnoreRules::parse(exclude.as_bytes()).map_err(|error| StepError::Invalid(error.to_string()))?;
+        let exclude = copy
+            .exclude
+            .iter()
+            .map(|word| value(draft, word, build.escape))
+            .collect::<Result<Vec<_>, _>>()?
+            .join("\n");
+        let exclude_rules =
+            IgnoreRules::parse(exclude.as_bytes()).map_err(|error| StepError::Invalid(error.to_string()))?;
         let from = one(&copy.from)?;
         let step = Self {
             tree: stages.tree(from.as_deref().filter(|from| !from.is_empty()))?,
@@ -103,8 +113,14 @@ impl CopyStep {
         let parent = if self.link && self.chown.is_none() { None } else { draft.chain() };
         let mut key = CacheKey::new(if self.unpack { "add" } else { "copy" }, parent);
         key.add("to", self.destination.to_string());
-        key.add("form", format!("folder {} parents {} link {}", self.into_folder, self.keep_parents, self.link));
-        key.add("owner", self.chown.as_deref().unwrap_or(if self.tree.keeps_owners() { "kept" } else { "0:0" }));
+        key.add(
+            "form",
+            format!("folder {} parents {} link {}", self.into_folder, self.keep_parents, self.link),
+        );
+        key.add(
+            "owner",
+            self.chown.as_deref().unwrap_or(if self.tree.keeps_owners() { "kept" } else { "0:0" }),
+        );
         key.add("mode", self.chmod.as_ref().map_or("", |(text, _)| text));
         key.add("exclude", &self.exclude);
         for (name, content) in &self.heredocs {
@@ -127,7 +143,11 @@ impl CopyStep {
                 return Ok(String::from_utf8_lossy(&known).into_owned());
             }
         }
-        let hash = hash_selected(self.selected(build)?, self.chmod.as_ref().map(|(_, chmod)| chmod), self.tree.keeps_owners());
+        let hash = hash_selected(
+            self.selected(build)?,
+            self.chmod.as_ref().map(|(_, chmod)| chmod),
+            self.tree.keeps_owners(),
+        );
         if let Some(memo) = &memo {
             build.store.cache().set_context_memory(memo, hash.as_bytes())?;
         }
@@ -150,6 +170,7 @@ impl CopyStep {
     pub fn apply(&self, build: &Build<'_>, draft: &Draft, scratch: &Scratch) -> Result<(), StepError> {
         let layers = if self.link { &[][..] } else { &draft.layers[..] };
         let stack = build.store.layers().open_stack(layers)?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(scratch), MountOptions::default())?;
         let root = RootDir::new(root.mount);
         let placing = Placing {
@@ -167,7 +188,8 @@ impl CopyStep {
         }
         let mut placer = Placer::new(&self.tree.source().root, &root, &placing);
         for selected in self.selected(build)? {
-            let unpacked = self.unpack && add::unpack(&self.tree.source().root, selected, &root, &self.destination, &placing)?;
+            let unpacked = self.unpack
+                && add::unpack(&self.tree.source().root, selected, &root, &self.destination, &placing)?;
             if !unpacked {
                 placer.place(selected, &self.destination)?;
             }
@@ -176,7 +198,12 @@ impl CopyStep {
     }
 
     /// Names of `--chown` are those of the image that is built.
-    fn owner(&self, build: &Build<'_>, draft: &Draft, root: &RootDir) -> Result<Option<(u32, u32)>, StepError> {
+    fn owner(
+        &self,
+        build: &Build<'_>,
+        draft: &Draft,
+        root: &RootDir,
+    ) -> Result<Option<(u32, u32)>, StepError> {
         let Some(spec) = &self.chown else {
             return Ok((!self.tree.keeps_owners()).then_some((0, 0)));
         };
@@ -188,9 +215,19 @@ impl CopyStep {
         owner::owner(root, spec).map(Some)
     }
 
-    fn put_heredoc(&self, root: &RootDir, placing: &Placing, name: &str, content: &str) -> Result<(), StepError> {
+    fn put_heredoc(
+        &self,
+        root: &RootDir,
+        placing: &Placing,
+        name: &str,
+        content: &str,
+    ) -> Result<(), StepError> {
         let is_folder = root.open(&self.destination, OFlags::PATH | OFlags::DIRECTORY).is_ok();
-        let path = if self.into_folder || is_folder { self.destination.join(name) } else { self.destination.clone() };
+        let path = if self.into_folder || is_folder {
+            self.destination.join(name)
+        } else {
+            self.destination.clone()
+        };
         let failed = |source: std::io::Error| StepError::Io { doing: format!("write {path}"), source };
         let (uid, gid) = placing.owner.unwrap_or((0, 0));
         let own = |file: std::os::fd::BorrowedFd<'_>| {
@@ -203,7 +240,8 @@ impl CopyStep {
             Err(error) => return Err(failed(error.into())),
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&parent, file_name, flags, Mode::from_raw_mode(0o600)).map_err(|error| failed(error.into()))?;
+        let made = rustix::fs::openat(&parent, file_name, flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| failed(error.into()))?;
         let mut file = std::fs::File::from(made);
         file.write_all(content.as_bytes()).map_err(failed)?;
         own(file.as_fd()).map_err(failed)?;

@@ -21,12 +21,33 @@ pub struct RunMount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountKind {
     /// A part of the context, a stage or an image; writes are discarded.
-    Bind { from: Option<String>, source: String },
+    Bind {
+        from: Option<String>,
+        source: String,
+    },
     /// A folder that outlives the build.
-    Cache { id: String, sharing: Sharing, from: Option<String>, source: String, mode: u32, uid: u32, gid: u32 },
-    Tmpfs { size_bytes: Option<u64>, mode: u32 },
+    Cache {
+        id: String,
+        sharing: Sharing,
+        from: Option<String>,
+        source: String,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Tmpfs {
+        size_bytes: Option<u64>,
+        mode: u32,
+    },
     /// A secret, as a file, as an environment variable, or both.
-    Secret { id: String, env: Option<String>, required: bool, mode: u32, uid: u32, gid: u32 },
+    Secret {
+        id: String,
+        env: Option<String>,
+        required: bool,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// How builds share a cache mount.
@@ -106,14 +127,19 @@ impl Fields {
             "ro" | "readonly" => self.read_only = Some(flag(value)?),
             "rw" | "readwrite" => self.read_only = Some(!flag(value)?),
             "required" => self.required = flag(value)?,
-            _ => self.take_value(&key, value.ok_or_else(|| invalid(text, format_args!("`{key}` needs a value")))?, text)?,
+            _ => self.take_value(
+                &key,
+                value.ok_or_else(|| invalid(text, format_args!("`{key}` needs a value")))?,
+                text,
+            )?,
         }
         Ok(())
     }
 
     fn take_value(&mut self, key: &str, value: String, text: &str) -> Result<(), StepError> {
         let number = |value: &str, radix| {
-            u32::from_str_radix(value, radix).map_err(|_| invalid(text, format_args!("`{key}={value}` is not a number")))
+            u32::from_str_radix(value, radix)
+                .map_err(|_| invalid(text, format_args!("`{key}={value}` is not a number")))
         };
         match key {
             "type" => self.kind = Some(value.to_ascii_lowercase()),
@@ -127,7 +153,8 @@ impl Fields {
             "uid" => self.uid = Some(number(&value, 10)?),
             "gid" => self.gid = Some(number(&value, 10)?),
             "size" | "tmpfs-size" => {
-                self.size_bytes = Some(parse_size(&value).ok_or_else(|| invalid(text, "the size is no number of bytes"))?);
+                self.size_bytes =
+                    Some(parse_size(&value).ok_or_else(|| invalid(text, "the size is no number of bytes"))?);
             }
             "tmpfs-mode" => self.mode = Some(number(&value, 8)?),
             // SELinux relabelling; nothing to do where there is no SELinux.
@@ -143,7 +170,12 @@ impl Fields {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,
             Some("locked") => Sharing::Locked,
-            Some(other) => return Err(invalid(text, format_args!("unknown sharing `{other}`: expected shared, private or locked"))),
+            Some(other) => {
+                return Err(invalid(
+                    text,
+                    format_args!("unknown sharing `{other}`: expected shared, private or locked"),
+                ));
+            }
         };
         let (uid, gid) = (self.uid.unwrap_or(0), self.gid.unwrap_or(0));
         let source = self.source.clone().unwrap_or_else(|| "/".to_owned());
@@ -156,17 +188,30 @@ impl Fields {
                 (kind, self.read_only.unwrap_or(false))
             }
             "tmpfs" => {
-                let kind = MountKind::Tmpfs { size_bytes: self.size_bytes, mode: self.mode.unwrap_or(0o1777) };
+                let kind =
+                    MountKind::Tmpfs { size_bytes: self.size_bytes, mode: self.mode.unwrap_or(0o1777) };
                 (kind, self.read_only.unwrap_or(false))
             }
             "secret" => {
-                let named = target.as_ref().and_then(ImagePath::file_name).map(|name| name.to_string_lossy().into_owned());
-                let id = self.id.or(self.source).or(named).ok_or_else(|| invalid(text, "a secret needs an id or a target"))?;
+                let named = target
+                    .as_ref()
+                    .and_then(ImagePath::file_name)
+                    .map(|name| name.to_string_lossy().into_owned());
+                let id = self
+                    .id
+                    .or(self.source)
+                    .or(named)
+                    .ok_or_else(|| invalid(text, "a secret needs an id or a target"))?;
                 let mode = self.mode.unwrap_or(0o400);
                 (MountKind::Secret { id, env: self.env, required: self.required, mode, uid, gid }, true)
             }
             "ssh" => return Err(invalid(text, "ssh mounts are not supported yet")),
-            other => return Err(invalid(text, format_args!("unknown type `{other}`: expected bind, cache, tmpfs or secret"))),
+            other => {
+                return Err(invalid(
+                    text,
+                    format_args!("unknown type `{other}`: expected bind, cache, tmpfs or secret"),
+                ));
+            }
         };
         let needs_target = !matches!(kind, MountKind::Secret { .. });
         if target.as_ref().is_none_or(ImagePath::is_root) && needs_target {
@@ -196,7 +241,12 @@ pub fn parse_size(text: &str) -> Option<u64> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size in bytes that was written with a fraction is rounded down")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a size in bytes that was written with a fraction is rounded down"
+)]
 fn fraction(number: &str, shift: u32) -> Option<u64> {
     let number: f64 = number.parse().ok()?;
     Some((number * (1_u64 << shift) as f64) as u64)

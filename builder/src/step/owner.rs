@@ -5,9 +5,9 @@
 use std::fs::File;
 use std::io::Read;
 
-use rustix::fs::{FileType, OFlags};
 use runner::process;
 use runner::sandbox::plan::User;
+use rustix::fs::{FileType, OFlags};
 use store::{ImagePath, RootDir};
 
 use super::StepError;
@@ -35,7 +35,8 @@ pub fn owner(root: &RootDir, spec: &str) -> Result<(u32, u32), StepError> {
 /// Reads a regular file of the image; a missing one is empty.
 fn read_small(root: &RootDir, path: &str) -> Result<Vec<u8>, StepError> {
     let failed = |source| StepError::Io { doing: format!("read {path} of the image"), source };
-    let Ok(opened) = root.open(&ImagePath::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
+    let Ok(opened) = root.open(&ImagePath::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    else {
         return Ok(Vec::new());
     };
     let stat = Stat::of_open(&opened).map_err(failed)?;

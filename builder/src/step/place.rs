@@ -87,7 +87,11 @@ impl<'p> Placer<'p> {
     /// Puts one selected thing at `destination`.
     pub fn place(&mut self, selected: &Selected, destination: &ImagePath) -> Result<(), PlaceError> {
         let target = self.target(selected, destination)?;
-        if selected.is_dir { self.place_folder(selected, &target) } else { self.place_file(selected, &target) }
+        if selected.is_dir {
+            self.place_folder(selected, &target)
+        } else {
+            self.place_file(selected, &target)
+        }
     }
 
     fn target(&self, selected: &Selected, destination: &ImagePath) -> Result<ImagePath, PlaceError> {
@@ -123,7 +127,9 @@ impl<'p> Placer<'p> {
         let mut own = |made: BorrowedFd<'_>| chown_open(made, owner);
         let made = self.to.make_dirs(path, 0o755, &mut own);
         made.map_err(|source| match source.kind() {
-            io::ErrorKind::NotADirectory => PlaceError::Io { doing: "make directory", path: path.to_string(), source },
+            io::ErrorKind::NotADirectory => {
+                PlaceError::Io { doing: "make directory", path: path.to_string(), source }
+            }
             _ => failed("make directory", path)(source),
         })
     }
@@ -173,7 +179,8 @@ impl<'p> Placer<'p> {
         match rustix::fs::mkdirat(place.directory, place.name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => {
-                let there = Stat::of(place.directory, place.name).map_err(failed("read the state of", &place.path))?;
+                let there = Stat::of(place.directory, place.name)
+                    .map_err(failed("read the state of", &place.path))?;
                 if !there.is_dir() {
                     let (from, to) = (item.source.to_string(), place.path.to_string());
                     return Err(PlaceError::DirectoryOntoFile { from, to });
@@ -199,12 +206,22 @@ impl<'p> Placer<'p> {
             FileType::RegularFile => self.put_content(item, place)?,
             FileType::Symlink => {
                 let target = item.link.as_deref().unwrap_or_default();
-                self.replace(item, place, || Ok(rustix::fs::symlinkat(target, place.directory, place.name)?))?;
+                self.replace(item, place, || {
+                    Ok(rustix::fs::symlinkat(target, place.directory, place.name)?)
+                })?;
                 self.set_unopened(item, place).map_err(failed("set the attributes of", &place.path))?;
             }
             FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
                 let mode = Mode::from_raw_mode(self.mode(item));
-                let make = || Ok(rustix::fs::mknodat(place.directory, place.name, item.stat.kind, mode, item.stat.rdev)?);
+                let make = || {
+                    Ok(rustix::fs::mknodat(
+                        place.directory,
+                        place.name,
+                        item.stat.kind,
+                        mode,
+                        item.stat.rdev,
+                    )?)
+                };
                 self.replace(item, place, make)?;
                 self.set_unopened(item, place).map_err(failed("set the attributes of", &place.path))?;
             }
@@ -244,7 +261,8 @@ impl<'p> Placer<'p> {
 
     fn put_content(&self, item: &Item, place: &Place<'_>) -> Result<(), PlaceError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || Ok(rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))?);
+        let create =
+            || Ok(rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))?);
         let made = self.replace(item, place, create)?;
         let from = open_regular(self.from, &item.source).map_err(failed("open", &item.source))?;
         copy_content(from, &made, item, place)?;
@@ -297,7 +315,8 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// Gives a folder its time, now that nothing more is put into it.
 fn finish(folder: Option<(Vec<u8>, OwnedFd, Option<&Item>)>) -> Result<(), PlaceError> {
     let Some((_, directory, Some(item))) = folder else { return Ok(()) };
-    rustix::fs::futimens(&directory, &times(item)).map_err(|error| failed("set the time of", &item.source)(error.into()))
+    rustix::fs::futimens(&directory, &times(item))
+        .map_err(|error| failed("set the time of", &item.source)(error.into()))
 }
 
 fn is_link(place: &Place<'_>) -> bool {

@@ -16,13 +16,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::pipe::PipeFlags;
 use runner::network::Mode;
 use runner::rootfs::{self, MountOptions, Rootfs};
 use runner::sandbox::plan::{GeneratedFile, Mount, MountSource, Process};
 use runner::sandbox::{self, Exit, Plan, Sandbox, Stdio};
-use store::{ImagePath, RootDir, Scratch};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::PipeFlags;
+use store::{ImagePath, RootDir, Scratch, Stack};
 
 use super::StepError;
 use super::configure::{shell, value};
@@ -51,7 +51,12 @@ pub struct RunStep {
 
 impl RunStep {
     /// Gives every word its value and finds what the mounts show.
-    pub fn resolve(build: &Build<'_>, stages: &Stages<'_>, draft: &Draft, run: &Run) -> Result<Self, StepError> {
+    pub fn resolve(
+        build: &Build<'_>,
+        stages: &Stages<'_>,
+        draft: &Draft,
+        run: &Run,
+    ) -> Result<Self, StepError> {
         let (argv, files) = command(draft, run)?;
         let mut mounts = Vec::new();
         for word in &run.mounts {
@@ -103,8 +108,15 @@ impl RunStep {
     }
 
     /// Runs the command on `scratch`.
-    pub fn apply(&self, build: &Build<'_>, draft: &Draft, scratch: &Scratch, id: StepId) -> Result<(), StepError> {
+    pub fn apply(
+        &self,
+        build: &Build<'_>,
+        draft: &Draft,
+        scratch: &Scratch,
+        id: StepId,
+    ) -> Result<(), StepError> {
         let stack = build.store.layers().open_stack(&draft.layers)?;
+        scratch.take_root_of(&stack)?;
         let root = rootfs::mount(build.store, &stack, Some(scratch), MountOptions { mount_points: true })?;
         let view = RootDir::new(root.mount.try_clone().map_err(unshared)?);
         let network = build.networks.get(self.network)?;
@@ -149,7 +161,11 @@ impl RunStep {
             mounts: Vec::new(),
             files,
             limits: build.options.limits.clone(),
-            seccomp: if insecure { sandbox::plan::Seccomp::Unconfined } else { build.options.seccomp.clone() },
+            seccomp: if insecure {
+                sandbox::plan::Seccomp::Unconfined
+            } else {
+                build.options.seccomp.clone()
+            },
             shm_size_bytes: build.options.shm_size_bytes,
             masked_paths: if insecure { Vec::new() } else { sandbox::defaults::masked_paths() },
             read_only_paths: if insecure { Vec::new() } else { sandbox::defaults::read_only_paths() },
@@ -181,7 +197,9 @@ impl RunStep {
                     opened.held.push(Held::Lock { _folder: lock });
                     MountSource::Bind(Arc::new(folder))
                 }
-                MountKind::Tmpfs { size_bytes, mode } => MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode },
+                MountKind::Tmpfs { size_bytes, mode } => {
+                    MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode }
+                }
                 MountKind::Secret { .. } => {
                     opened.add_secret(build, mount)?;
                     continue;
@@ -189,7 +207,14 @@ impl RunStep {
             };
             let target = mount.target.clone().expect("every mount but a secret has a target");
             let read_only = mount.read_only;
-            opened.mounts.push(Mount { target, source, read_only, no_exec: false, no_suid: false, no_dev: false });
+            opened.mounts.push(Mount {
+                target,
+                source,
+                read_only,
+                no_exec: false,
+                no_suid: false,
+                no_dev: false,
+            });
         }
         Ok(opened)
     }
@@ -222,7 +247,13 @@ impl Opened {
         }
         if env.is_none() || mount.target.is_some() {
             let target = mount.target.clone().unwrap_or_else(|| ImagePath::new(format!("/run/secrets/{id}")));
-            self.files.push(GeneratedFile { target, content: secret.clone(), mode: *mode, uid: *uid, gid: *gid });
+            self.files.push(GeneratedFile {
+                target,
+                content: secret.clone(),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            });
         }
         Ok(())
     }
@@ -232,7 +263,7 @@ impl Opened {
 #[derive(Debug)]
 pub enum Held {
     Lock { _folder: OwnedFd },
-    Scratch { _root: Rootfs, _scratch: Scratch },
+    Scratch { _root: Rootfs, _scratch: Scratch, _stack: Stack },
 }
 
 const HOSTNAME: &str = "rbuild";
@@ -319,7 +350,9 @@ fn network(build: &Build<'_>, draft: &Draft, run: &Run) -> Result<Mode, StepErro
         "default" => Ok(build.options.network),
         "none" => Ok(Mode::None),
         "host" => Ok(Mode::Host),
-        other => Err(StepError::Invalid(format!("unknown network `{other}`: expected default, none or host"))),
+        other => {
+            Err(StepError::Invalid(format!("unknown network `{other}`: expected default, none or host")))
+        }
     }
 }
 
@@ -328,7 +361,9 @@ fn is_insecure(build: &Build<'_>, draft: &Draft, run: &Run) -> Result<bool, Step
     match value(draft, word, build.escape)?.as_str() {
         "sandbox" => Ok(false),
         "insecure" if build.options.allow_insecure => Ok(true),
-        "insecure" => Err(StepError::Invalid("`--security=insecure` is not allowed: build with --allow security.insecure".to_owned())),
+        "insecure" => Err(StepError::Invalid(
+            "`--security=insecure` is not allowed: build with --allow security.insecure".to_owned(),
+        )),
         other => Err(StepError::Invalid(format!("unknown security `{other}`: expected sandbox or insecure"))),
     }
 }
@@ -341,7 +376,13 @@ fn network_files(build: &Build<'_>, network: &runner::network::Network) -> Vec<G
     if let Some(address) = network.address {
         hosts.push_str(&format!("{address}\t{HOSTNAME}\n"));
     }
-    let file = |path: &str, content: Vec<u8>| GeneratedFile { target: ImagePath::new(path), content, mode: 0o644, uid: 0, gid: 0 };
+    let file = |path: &str, content: Vec<u8>| GeneratedFile {
+        target: ImagePath::new(path),
+        content,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+    };
     vec![
         file("/etc/hosts", hosts.into_bytes()),
         file("/etc/hostname", format!("{HOSTNAME}\n").into_bytes()),
@@ -365,7 +406,12 @@ fn execute(build: &Build<'_>, plan: &Plan, root: &Rootfs, id: StepId) -> Result<
 }
 
 /// Reads both pipes to their ends. Dropping the sandbox on the way out kills what runs in it.
-fn pass_output(build: &Build<'_>, sandbox: &Sandbox, pipes: [OwnedFd; 2], id: StepId) -> Result<(), StepError> {
+fn pass_output(
+    build: &Build<'_>,
+    sandbox: &Sandbox,
+    pipes: [OwnedFd; 2],
+    id: StepId,
+) -> Result<(), StepError> {
     let mut pipes = pipes.map(Some);
     let mut buffer = vec![0; 64 * 1024];
     while pipes.iter().any(Option::is_some) {
@@ -373,7 +419,10 @@ fn pass_output(build: &Build<'_>, sandbox: &Sandbox, pipes: [OwnedFd; 2], id: St
         waiting.extend(pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         match poll(&mut waiting, None) {
             Err(rustix::io::Errno::INTR) => continue,
-            other => other.map_err(|error| StepError::Io { doing: "wait for the command".to_owned(), source: error.into() })?,
+            other => other.map_err(|error| StepError::Io {
+                doing: "wait for the command".to_owned(),
+                source: error.into(),
+            })?,
         };
         let ready: Vec<bool> = waiting.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(waiting);
@@ -389,12 +438,20 @@ fn pass_output(build: &Build<'_>, sandbox: &Sandbox, pipes: [OwnedFd; 2], id: St
             }
             match rustix::io::read(open.as_fd(), &mut buffer) {
                 Ok(0) => *pipe = None,
-                Ok(count) => build.progress.event(Event::Output { step: id, stderr: number == 1, bytes: &buffer[..count] }),
+                Ok(count) => build.progress.event(Event::Output {
+                    step: id,
+                    stderr: number == 1,
+                    bytes: &buffer[..count],
+                }),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                Err(error) => return Err(StepError::Io { doing: "read the command's output".to_owned(), source: error.into() }),
+                Err(error) => {
+                    return Err(StepError::Io {
+                        doing: "read the command's output".to_owned(),
+                        source: error.into(),
+                    });
+                }
             }
         }
     }
     Ok(())
 }
-

@@ -10,9 +10,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use runner::sandbox::Plan;
 use runner::sandbox::plan::MountSource;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use store::{ImagePath, RootDir};
 
 use super::StepError;
@@ -52,14 +52,16 @@ impl Stubs {
             stubs.make_one(root, &mount.target, is_dir).map_err(failed(&mount.target))?;
         }
         for file in &plan.files {
-            if !file.target.as_bytes().starts_with(b"/dev/") {
-                stubs.make_one(root, &file.target, false).map_err(failed(&file.target))?;
-            }
+            stubs.make_one(root, &file.target, false).map_err(failed(&file.target))?;
         }
         Ok(stubs)
     }
 
     fn make_one(&mut self, root: &RootDir, target: &ImagePath, is_dir: bool) -> io::Result<()> {
+        // What the sandbox mounts first covers whatever the root has there.
+        if [&b"dev"[..], b"proc", b"sys"].contains(&target.components().next().unwrap_or_default()) {
+            return Ok(());
+        }
         let mut path = ImagePath::root();
         let parts: Vec<&[u8]> = target.components().collect();
         for (number, part) in parts.iter().enumerate() {

@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Gid, OFlags, Uid};
 use runner::rootfs::{self, MountOptions};
+use rustix::fs::{Gid, OFlags, Uid};
 use store::{ImagePath, RootDir, Scratch};
 
 use super::{StepError, owner};
@@ -29,6 +29,7 @@ pub fn key(draft: &Draft, path: &ImagePath) -> CacheKey {
 pub fn apply(build: &Build<'_>, draft: &Draft, path: &ImagePath, scratch: &Scratch) -> Result<(), StepError> {
     let failed = |source: io::Error| StepError::Io { doing: format!("make the directory {path}"), source };
     let stack = build.store.layers().open_stack(&draft.layers)?;
+    scratch.take_root_of(&stack)?;
     let root = rootfs::mount(build.store, &stack, Some(scratch), MountOptions::default())?;
     let root = RootDir::new(root.mount);
     match root.open(path, OFlags::PATH) {

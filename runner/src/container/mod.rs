@@ -1,1 +1,485 @@
 //! Containers: a sandbox with a name and a record.
+//!
+//! ```text
+//!            start                       the process ends              rm
+//! (nothing) ───────▶ created ─▶ running ──────────────────▶ exited ────────▶ (nothing)
+//!                                  └── with `remove` ─────────────────────▶ (nothing)
+//! ```
+//!
+//! The process that starts a container owns it and waits for it: when it is killed, the kernel
+//! ends the container and unmounts its root, and the record's free lock says so. What a failed
+//! start has made goes with the values that hold it.
+//!
+//! May touch: `containers/` and `volumes/`, sandboxes, networks. Knows nothing of how layers and
+//! blobs lie on disk, of command lines, of the user's terminal.
+
+mod command;
+mod files;
+pub mod name;
+mod options;
+mod record;
+pub mod signal;
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, OFlags};
+use store::{Image, ImagePath, RootDir, Scratch, Store, StoreError};
+
+use crate::network::{Mode, Network, NetworkError};
+use crate::process::{self, ProcessError};
+use crate::rootfs::{self, MountOptions, Rootfs, RootfsError};
+use crate::sandbox::plan::{self, Mount, MountSource, Plan, Process, User};
+use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage, capabilities};
+use crate::volumes::{self, VolumeError};
+
+pub use options::{HostAddress, PIDS, RunOptions, SHM_SIZE_BYTES, Tmpfs};
+pub use record::{Record, State, clear_dead, find, list};
+
+use record::Folder;
+
+/// Why a container could not be started, found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("cannot run the image: it has no command, and none was given")]
+    NoCommand,
+    #[error("cannot run an empty program name")]
+    EmptyProgram,
+    #[error("cannot use {0}: it holds a NUL byte")]
+    Nul(&'static str),
+    #[error("`{0}` is not a variable of the form NAME=VALUE")]
+    BadVariable(String),
+    #[error("working directory `{0}` is not absolute")]
+    RelativeWorkingDir(String),
+    #[error("`{0}` is not a host name")]
+    BadHostName(String),
+    #[error(
+        "`{0}` is not a container name: it starts with a letter or digit, then come letters, digits, `_`, `.` and `-`"
+    )]
+    BadName(String),
+    #[error("`{0}` is not a signal")]
+    BadSignal(String),
+    #[error("cannot tell the host's address inside the container: it has no network that leads there")]
+    NoGateway,
+    #[error("the name `{name}` is taken by container {holder}")]
+    NameTaken { name: String, holder: String },
+    #[error("no container `{0}`")]
+    Unknown(String),
+    #[error("more than one container has an id that begins with `{0}`")]
+    Ambiguous(String),
+    #[error("container {0} is running")]
+    Running(String),
+    #[error("cannot read {path} of the image: it is not a plain file")]
+    NotAFile { path: ImagePath },
+    #[error("cannot {doing} {path}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl ContainerError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+}
+
+/// A running container of this process; dropping it kills it.
+#[derive(Debug)]
+pub struct Container<'s> {
+    // Dropped in this order: the process, its root, what it wrote, its network, its record.
+    sandbox: Sandbox,
+    rootfs: Rootfs,
+    scratch: Scratch,
+    network: Network,
+    belongings: Belongings<'s>,
+    /// The signal whose default action, to end the process, we carried out ourselves.
+    ended_by: Option<i32>,
+}
+
+/// Record, row and volumes of a container: gone when dropped, unless kept.
+#[derive(Debug)]
+struct Belongings<'s> {
+    store: &'s Store,
+    folder: Folder,
+    record: Record,
+    has_row: bool,
+    keep: bool,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    pub usage: Usage,
+}
+
+/// Starts a container of `image` (called `image_name` by the user). Dies with the calling thread.
+pub fn start<'s>(
+    store: &'s Store,
+    image: &Image,
+    image_name: &str,
+    options: &RunOptions,
+    stdio: Stdio,
+) -> Result<Container<'s>, ContainerError> {
+    if !store.dead_leases().is_empty() {
+        record::clear_dead(store)?;
+    }
+    let config = &image.config.config;
+    let argv = command::argv(config, options)?;
+    let cwd = command::working_dir(config, options)?;
+    let mut belongings = Belongings::take(store, image, image_name, options, &argv)?;
+    let id = belongings.record.id.clone();
+    let hostname = hostname(options, &id)?;
+    let env = command::env(config, options, &hostname)?;
+
+    // The slowest part needs nothing of the others.
+    let (network, mounted) = std::thread::scope(|scope| {
+        let network = scope.spawn(|| Network::open(options.network, &id));
+        let mounted = mount(store, image);
+        (network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), mounted)
+    });
+    let (network, (rootfs, scratch)) = (network?, mounted?);
+
+    let root = RootDir::new(rootfs.mount.try_clone().map_err(ContainerError::io("open", Path::new("/")))?);
+    let user = user(&root, options.user.as_deref().unwrap_or(&config.user))?;
+    let mounts = mounts(&mut belongings, &root, image, options)?;
+    let process = process(options, Start { argv, cwd, env, user })?;
+    let plan = plan(options, &network, process, mounts, (&id, &hostname))?;
+    let sandbox = sandbox::spawn(&plan, std::os::fd::AsFd::as_fd(&rootfs.mount), stdio)?;
+    let mut container = Container { sandbox, rootfs, scratch, network, belongings, ended_by: None };
+    container.note_start()?;
+    Ok(container)
+}
+
+impl Container<'_> {
+    pub fn record(&self) -> &Record {
+        &self.belongings.record
+    }
+
+    /// What does not work and why, for the user to read.
+    pub fn notes(&self) -> &[String] {
+        &self.network.notes
+    }
+
+    /// The master of its terminal, when it has one.
+    pub fn terminal(&self) -> Option<&OwnedFd> {
+        self.sandbox.terminal.as_ref()
+    }
+
+    /// Becomes readable when the process has ended; for `poll`.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.sandbox.pidfd()
+    }
+
+    /// Sends `signal` to the process.
+    ///
+    /// The kernel spares the first process of a pid namespace the default action of a signal. A
+    /// user who presses Ctrl-C expects it; so where the process neither handles nor ignores a
+    /// signal that ends processes, it is ended, and the exit is by that signal.
+    pub fn signal(&mut self, signal: i32) -> Result<(), ContainerError> {
+        if signal::ends(signal) && signal::is_default(self.sandbox.pid(), signal) {
+            self.ended_by.get_or_insert(signal);
+            return Ok(self.sandbox.signal(signal::KILL)?);
+        }
+        Ok(self.sandbox.signal(signal)?)
+    }
+
+    /// Waits for the process. What it wrote is kept or removed, as the options said.
+    pub fn wait(self) -> Result<Ended, ContainerError> {
+        let Self { sandbox, rootfs, scratch, network, mut belongings, ended_by } = self;
+        let (mut exit, usage) = sandbox.wait()?;
+        if let (Exit::Signal(signal::KILL), Some(signal)) = (exit, ended_by) {
+            exit = Exit::Signal(signal);
+        }
+        drop(network);
+        drop(rootfs);
+        let out_of_memory = usage.out_of_memory;
+        let code = Some(exit_status(exit));
+        belongings.record.state = State::Exited { code, out_of_memory, at: Some(now_seconds()) };
+        belongings.end(scratch)?;
+        Ok(Ended { exit, usage })
+    }
+
+    fn note_start(&mut self) -> Result<(), ContainerError> {
+        let pid = self.sandbox.pid();
+        // A process that has ended already has no start time: nobody will look for it.
+        let start_ticks = signal::start_ticks(pid).unwrap_or(0);
+        self.belongings.record.state = State::Running { pid, start_ticks, since: now_seconds() };
+        self.belongings.folder.write(&self.belongings.record)
+    }
+}
+
+impl<'s> Belongings<'s> {
+    fn take(
+        store: &'s Store,
+        image: &Image,
+        image_name: &str,
+        options: &RunOptions,
+        argv: &[String],
+    ) -> Result<Self, ContainerError> {
+        let id = name::new_id().map_err(ContainerError::io("draw", Path::new("random numbers")))?;
+        if let Some(bad) = options.name.as_ref().filter(|text| !name::is_name(text)) {
+            return Err(ContainerError::BadName(bad.escape_debug().to_string()));
+        }
+        let config = &image.config.config;
+        let stop_signal = options.stop_signal.clone().unwrap_or_else(|| config.stop_signal.clone());
+        if !stop_signal.is_empty() && options.stop_signal.is_some() {
+            signal::number(&stop_signal).ok_or_else(|| ContainerError::BadSignal(stop_signal.clone()))?;
+        }
+        let mut labels = config.labels.clone();
+        labels.extend(options.labels.clone());
+        let record = Record {
+            name: options.name.clone().unwrap_or_else(|| name::made_up(&id)),
+            image: image.id,
+            image_name: image_name.to_owned(),
+            command: argv.to_vec(),
+            created: now_seconds(),
+            state: State::Created,
+            remove: options.remove,
+            labels,
+            anonymous_volumes: Vec::new(),
+            stop_signal,
+            id,
+        };
+        let folder = Folder::make(store, &record.id)?;
+        let mut belongings = Self { store, folder, record, has_row: false, keep: false };
+        // A container that is gone in a moment and has no name of its own needs no row.
+        if !options.remove || options.name.is_some() {
+            belongings.add_row()?;
+            belongings.folder.write(&belongings.record)?;
+        }
+        Ok(belongings)
+    }
+
+    fn add_row(&mut self) -> Result<(), ContainerError> {
+        let Record { id, name, image, .. } = &self.record;
+        if let Some(holder) = self.store.containers().add(id, name, *image)? {
+            let name = name.clone();
+            return Err(ContainerError::NameTaken {
+                name,
+                holder: holder.chars().take(name::SHORT).collect(),
+            });
+        }
+        self.has_row = true;
+        Ok(())
+    }
+
+    /// The end of a container that ran.
+    fn end(mut self, scratch: Scratch) -> Result<(), ContainerError> {
+        if self.record.remove {
+            drop(scratch);
+            self.keep = true;
+            return self.take_away();
+        }
+        let place = self.folder.path.join("scratch");
+        std::fs::rename(&scratch.path, &place).map_err(ContainerError::io("keep", &place))?;
+        self.keep = true;
+        self.folder.write(&self.record)
+    }
+
+    fn take_away(&self) -> Result<(), ContainerError> {
+        if self.has_row {
+            self.store.containers().remove(&self.record.id)?;
+        }
+        for volume in &self.record.anonymous_volumes {
+            volumes::remove(self.store, volume)?;
+        }
+        self.folder.remove()
+    }
+}
+
+impl Drop for Belongings<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What can't be removed now is cleared by the next process that finds the lock free.
+            drop(self.take_away());
+        }
+    }
+}
+
+/// Removes a container; one that runs only with `force`, which kills it.
+pub fn remove(store: &Store, record: &Record, force: bool) -> Result<(), ContainerError> {
+    if let State::Running { pid, start_ticks, .. } = record.state {
+        if !force {
+            return Err(ContainerError::Running(record.id.chars().take(name::SHORT).collect()));
+        }
+        signal::kill(pid, start_ticks)
+            .map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;
+    }
+    // Its own process writes the record once more, or removes all itself.
+    record::wait_until_free(store, &record.id)?;
+    record::take_away(store, record)
+}
+
+/// The exit status that a shell would tell.
+pub fn exit_status(exit: Exit) -> u8 {
+    match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128_u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
+    }
+}
+
+fn mount(store: &Store, image: &Image) -> Result<(Rootfs, Scratch), ContainerError> {
+    let stack = store.layers().open_stack(&image.layers)?;
+    let scratch = store.layers().scratch()?;
+    let rootfs = rootfs::mount(store, &stack, Some(&scratch), MountOptions { mount_points: true })?;
+    Ok((rootfs, scratch))
+}
+
+fn hostname(options: &RunOptions, id: &str) -> Result<String, ContainerError> {
+    match (&options.hostname, options.network) {
+        (Some(name), _) => files::check_host_name(name).map(|()| name.clone()),
+        (None, Mode::Host) => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        (None, _) => Ok(id.chars().take(name::SHORT).collect()),
+    }
+}
+
+/// The user by the image's own accounts.
+fn user(root: &RootDir, spec: &str) -> Result<User, ContainerError> {
+    let passwd = accounts(root, "/etc/passwd")?;
+    let group = accounts(root, "/etc/group")?;
+    Ok(process::resolve_user(spec, &passwd, &group)?)
+}
+
+/// Reads a small file of the image, if it is one: a pipe or a device there would hang us.
+fn accounts(root: &RootDir, path: &str) -> Result<Vec<u8>, ContainerError> {
+    let image_path = ImagePath::new(path);
+    let failed = || ContainerError::io("read the image's", Path::new(path));
+    let place = match root.open(&image_path, OFlags::PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed())?,
+    };
+    let mode = rustix::fs::fstat(&place).map_err(|errno| failed()(errno.into()))?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
+        return Err(ContainerError::NotAFile { path: image_path });
+    }
+    let file = root.open(&image_path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(failed())?;
+    let limit = u64::try_from(process::ACCOUNTS_BYTES_MAX).expect("a few MiB");
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes)
+        .map_err(failed())?;
+    Ok(bytes)
+}
+
+/// The volumes and memory file systems, outer before inner.
+fn mounts(
+    belongings: &mut Belongings<'_>,
+    root: &RootDir,
+    image: &Image,
+    options: &RunOptions,
+) -> Result<Vec<Mount>, ContainerError> {
+    let mut wanted = options.volumes.clone();
+    let taken: Vec<&ImagePath> = options.tmpfs.iter().map(|tmpfs| &tmpfs.target).collect();
+    for target in image.config.config.volumes.keys().map(ImagePath::new) {
+        if !target.is_root()
+            && !taken.contains(&&target)
+            && wanted.iter().all(|volume| volume.target != target)
+        {
+            wanted.push(volumes::Volume::anonymous(target));
+        }
+    }
+    let mut mounts = Vec::new();
+    for volume in &wanted {
+        let opened = volumes::open(belongings.store, volume, root)?;
+        belongings.record.anonymous_volumes.extend(opened.anonymous);
+        mounts.push(opened.mount);
+    }
+    mounts.extend(options.tmpfs.iter().map(|tmpfs| Mount {
+        target: tmpfs.target.clone(),
+        source: MountSource::Tmpfs { size_bytes: tmpfs.size_bytes, mode: tmpfs.mode },
+        read_only: tmpfs.read_only,
+        no_exec: tmpfs.no_exec,
+        no_suid: tmpfs.no_suid,
+        no_dev: tmpfs.no_dev,
+    }));
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Ok(mounts)
+}
+
+/// What is executed, told by image and options.
+struct Start {
+    argv: Vec<String>,
+    cwd: ImagePath,
+    env: Vec<String>,
+    user: User,
+}
+
+fn process(options: &RunOptions, start: Start) -> Result<Process, ContainerError> {
+    let Start { argv, cwd, mut env, user } = start;
+    if !command::has_variable(&env, "HOME") {
+        env.push(format!("HOME={}", user.home));
+    }
+    let capabilities = capabilities::choose(&options.capabilities_add, &options.capabilities_drop)?;
+    // Who is not root has none of them, but for those that were asked for by name.
+    let ambient = match user.uid {
+        0 => Vec::new(),
+        _ => {
+            let everything = ["ALL".to_owned()];
+            capabilities::choose(&options.capabilities_add, &everything)?
+        }
+    };
+    let rlimits = options.rlimits.clone();
+    let no_new_privileges = options.no_new_privileges;
+    Ok(Process { argv, env, cwd, user, umask: 0o022, capabilities, ambient, no_new_privileges, rlimits })
+}
+
+fn plan(
+    options: &RunOptions,
+    network: &Network,
+    process: Process,
+    mounts: Vec<Mount>,
+    (id, hostname): (&str, &str),
+) -> Result<Plan, ContainerError> {
+    let host_hosts = match network.mode {
+        // A host without the file has no names of its own.
+        Mode::Host => std::fs::read("/etc/hosts").unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let names = files::Names {
+        hostname,
+        network,
+        dns: &options.dns,
+        add_hosts: &options.add_hosts,
+        host_hosts: &host_hosts,
+    };
+    // In a network namespace of its own a container may serve any port, and send pings.
+    let sysctls = match network.mode {
+        Mode::Host => Vec::new(),
+        Mode::None | Mode::Private => vec![
+            ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+            ("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned()),
+        ],
+    };
+    Ok(Plan {
+        id: id.to_owned(),
+        process,
+        hostname: hostname.to_owned(),
+        network: network.plan(),
+        root_read_only: options.read_only,
+        mounts,
+        files: names.files()?,
+        limits: options.limits.clone(),
+        seccomp: options.seccomp.clone(),
+        shm_size_bytes: options.shm_size_bytes,
+        masked_paths: crate::sandbox::defaults::masked_paths(),
+        read_only_paths: crate::sandbox::defaults::read_only_paths(),
+        sysctls,
+    })
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -39,7 +39,7 @@ use crate::{Reference, Store, StoreError};
 
 pub use load::load;
 pub use rootfs_tar::{ImportOptions, import_root};
-pub use save::{Format, Saved, save};
+pub use save::{Format, Saved, Target, save};
 
 /// Where images come from.
 pub enum Source {

@@ -2,7 +2,7 @@
 //!
 //! May touch: its arguments. Knows nothing of files.
 
-use super::{Body, Reader, heredoc_of};
+use super::{Body, Form, Reader, heredoc_of};
 use crate::containerfile::flags::Flags;
 use crate::containerfile::heredoc;
 use crate::containerfile::syntax::{Copy, CopySource, Heredoc, Kind, Word};
@@ -44,9 +44,12 @@ impl Reader<'_, '_> {
 
     /// Fills in what is copied, and where to.
     fn sources(mut self, copy: Copy) -> Option<Copy> {
-        let list = self.json()?;
-        let is_json = list.is_some();
-        let mut words = list.unwrap_or_else(|| self.head.rest.fields().iter().map(Stretch::word).collect());
+        let form = self.form()?;
+        let is_json = matches!(form, Form::Json(_));
+        let mut words = match form {
+            Form::Json(list) => list,
+            Form::Plain => self.head.rest.fields().iter().map(Stretch::word).collect(),
+        };
         let (Some(destination), false) = (words.pop(), words.is_empty()) else {
             let message = format!("{} requires at least two arguments", self.keyword);
             let span = if self.head.rest.is_empty() { &self.head.written } else { &self.head.rest }.span();
