@@ -68,7 +68,7 @@ impl Images<'_> {
             let row = rows::find(connection, id)?;
             row.map(|row| Ok((row, rows::names(connection, id)?))).transpose()
         })?;
-        found.map(|(row, names)| image(row, &names)).transpose()
+        found.map(|(row, names)| image(&row, &names)).transpose()
     }
 
     /// All images, newest first.
@@ -77,7 +77,7 @@ impl Images<'_> {
             let rows = rows::list(connection)?.into_iter();
             rows.map(|row| Ok((rows::names(connection, row.id)?, row))).collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        found.into_iter().map(|(names, row)| image(row, &names)).collect()
+        found.into_iter().map(|(names, row)| image(&row, &names)).collect()
     }
 
     /// Records an image from the exact bytes of its config; every layer must be here.
@@ -147,7 +147,7 @@ impl Images<'_> {
         Ok(())
     }
 
-    fn find_id(&self, name: &str) -> Result<Option<ImageId>, StoreError> {
+    fn find_id(self, name: &str) -> Result<Option<ImageId>, StoreError> {
         if let Ok(digest) = name.parse::<Digest>().or_else(|_| Digest::from_hex(name)) {
             let id = ImageId(digest);
             return Ok(self.config_bytes(id)?.map(|_| id));
@@ -170,7 +170,7 @@ impl Images<'_> {
         }
     }
 
-    fn find_by_reference(&self, name: &str) -> Result<Option<ImageId>, StoreError> {
+    fn find_by_reference(self, name: &str) -> Result<Option<ImageId>, StoreError> {
         let Ok(reference) = name.parse::<Reference>() else {
             return Ok(None);
         };
@@ -205,7 +205,7 @@ fn parse(id: ImageId, config: &[u8]) -> Result<ImageConfig, StoreError> {
     Ok(json::read("image config", config).map_err(|source| ImageError::Config { id, source })?)
 }
 
-fn image(row: rows::ImageRow, names: &[String]) -> Result<Image, StoreError> {
+fn image(row: &rows::ImageRow, names: &[String]) -> Result<Image, StoreError> {
     let config = parse(row.id, &row.config)?;
     Ok(Image {
         id: row.id,

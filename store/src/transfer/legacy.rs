@@ -43,6 +43,9 @@ struct Made {
     cmd: Option<Vec<String>>,
 }
 
+/// A layer of a chain: its ID, what it says, its whole JSON.
+type Link = (String, LayerJson, Map<String, Value>);
+
 /// Reads all images of an archive; `None` when there is no `repositories`.
 pub(super) fn read(intake: &Intake<'_>, place: &Place) -> Result<Option<Vec<Pending>>, TransferError> {
     let Some(bytes) = place.document(&ImagePath::new(NAME))? else {
@@ -76,8 +79,8 @@ fn image(intake: &Intake<'_>, place: &Place, id: &str, name: Reference) -> Resul
     Ok(Pending { config: config(uppermost, &rootfs, history), manifest: None, layers, names: vec![name] })
 }
 
-/// The layers of an image, bottom to top, each with what it says and its whole JSON.
-fn chain(place: &Place, id: &str) -> Result<Vec<(String, LayerJson, Map<String, Value>)>, TransferError> {
+/// The layers of an image, bottom to top.
+fn chain(place: &Place, id: &str) -> Result<Vec<Link>, TransferError> {
     let mut chain = Vec::new();
     let mut next = id.to_owned();
     while !next.is_empty() {

@@ -114,14 +114,14 @@ impl Intake<'_> {
             let looks = Looks::of(&head.path, head.size_bytes, input.fill_buf().map_err(archive)?);
             let mut content = (&mut input).take(head.size_bytes);
             match (head.kind, looks) {
-                (walk::Kind::Link(target), _) => documents.link(head.path, target)?,
+                (walk::Kind::Link(target), _) => documents.link(&head.path, target)?,
                 (walk::Kind::File, Looks::Document) => {
                     remembered.add(&head.path, head.size_bytes)?;
                     let mut bytes = Vec::new();
                     content.read_to_end(&mut bytes).map_err(archive)?;
-                    documents.add(head.path, bytes)?;
+                    documents.add(&head.path, bytes)?;
                 }
-                (walk::Kind::File, Looks::Layer) => self.take_in_passing(head.path, &mut content)?,
+                (walk::Kind::File, Looks::Layer) => self.take_in_passing(&head.path, &mut content)?,
                 (walk::Kind::File, Looks::TooLarge) => {
                     let name = shown(&head.path);
                     return Err(TransferError::TooLarge { name, size_bytes: head.size_bytes });
@@ -140,12 +140,16 @@ impl Intake<'_> {
         Ok(Place::Passed { documents })
     }
 
-    fn take_in_passing(&self, path: ImagePath, content: &mut (dyn Read + Send)) -> Result<(), TransferError> {
+    fn take_in_passing(
+        &self,
+        path: &ImagePath,
+        content: &mut (dyn Read + Send),
+    ) -> Result<(), TransferError> {
         // A file that lies under its own digest can be checked at once.
-        let expected = Expected { blob: digest_in_name(&path).map(BlobId), ..Expected::default() };
+        let expected = Expected { blob: digest_in_name(path).map(BlobId), ..Expected::default() };
         let result = self.store.layers().import(content, expected, true);
         match self.arrived().insert(path.clone(), result) {
-            Some(_) => Err(TransferError::Twice { name: shown(&path) }),
+            Some(_) => Err(TransferError::Twice { name: shown(path) }),
             None => Ok(()),
         }
     }
@@ -169,7 +173,7 @@ impl Intake<'_> {
         };
         if threads > 1 {
             std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
                 let results = workers.into_iter().map(|worker| worker.join().expect("no panic on input"));
                 results.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
             })?;

@@ -37,6 +37,9 @@ pub(super) enum Place {
     },
 }
 
+/// A file's size and its bytes.
+pub(super) type Content<'a> = (u64, Box<dyn Read + Send + 'a>);
+
 /// Where an entry's content lies in a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
@@ -58,17 +61,17 @@ impl<T> Default for Entries<T> {
 }
 
 impl<T> Entries<T> {
-    pub(super) fn add(&mut self, path: ImagePath, content: T) -> Result<(), TransferError> {
+    pub(super) fn add(&mut self, path: &ImagePath, content: T) -> Result<(), TransferError> {
         match self.files.insert(path.clone(), content) {
-            None if !self.links.contains_key(&path) => Ok(()),
-            _ => Err(TransferError::Twice { name: shown(&path) }),
+            None if !self.links.contains_key(path) => Ok(()),
+            _ => Err(TransferError::Twice { name: shown(path) }),
         }
     }
 
-    pub(super) fn link(&mut self, path: ImagePath, target: ImagePath) -> Result<(), TransferError> {
+    pub(super) fn link(&mut self, path: &ImagePath, target: ImagePath) -> Result<(), TransferError> {
         match self.links.insert(path.clone(), target) {
-            None if !self.files.contains_key(&path) => Ok(()),
-            _ => Err(TransferError::Twice { name: shown(&path) }),
+            None if !self.files.contains_key(path) => Ok(()),
+            _ => Err(TransferError::Twice { name: shown(path) }),
         }
     }
 
@@ -116,8 +119,8 @@ impl Place {
             }
             let behind = size_bytes + head.padding();
             match head.kind {
-                walk::Kind::File => entries.add(head.path, Extent { start, size_bytes })?,
-                walk::Kind::Link(target) => entries.link(head.path, target)?,
+                walk::Kind::File => entries.add(&head.path, Extent { start, size_bytes })?,
+                walk::Kind::Link(target) => entries.link(&head.path, target)?,
                 walk::Kind::Other => {}
             }
             let skip = i64::try_from(behind).map_err(|_| archive(io::ErrorKind::InvalidData.into()))?;
@@ -144,10 +147,7 @@ impl Place {
     }
 
     /// Opens a file for streaming, with its size; `None` when it is not there.
-    pub(super) fn open(
-        &self,
-        path: &ImagePath,
-    ) -> Result<Option<(u64, Box<dyn Read + Send + '_>)>, TransferError> {
+    pub(super) fn open(&self, path: &ImagePath) -> Result<Option<Content<'_>>, TransferError> {
         match self {
             Self::Folder { path: host, dir } => open_in_folder(host, dir, path),
             Self::File { file, entries } => Ok(entries.get(path).map(|extent| {
@@ -173,7 +173,7 @@ fn open_in_folder<'a>(
     host: &Path,
     dir: &RootDir,
     path: &ImagePath,
-) -> Result<Option<(u64, Box<dyn Read + Send + 'a>)>, TransferError> {
+) -> Result<Option<Content<'a>>, TransferError> {
     let io = |source| TransferError::Io { doing: "read", path: host.join(shown(path)), source };
     // Not blocking: opening a FIFO that was laid there must not wait for a writer.
     let file = match dir.open(path, OFlags::RDONLY | OFlags::NONBLOCK) {

@@ -149,14 +149,14 @@ fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), 
 
 /// One entry of the index for each name; one without names for an image that has none.
 fn named_entries(entry: &Descriptor, names: &[Reference]) -> Vec<Descriptor> {
-    let named = |name: &Reference| {
+    let entry_of = |name: &Reference| {
         let mut entry = entry.clone();
         // Both hold the whole name: a bare tag in the first would lose the repository.
         entry.annotations.insert(REF_NAME.to_owned(), name.full());
         entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.full());
         entry
     };
-    if names.is_empty() { vec![entry.clone()] } else { names.iter().map(named).collect() }
+    if names.is_empty() { vec![entry.clone()] } else { names.iter().map(entry_of).collect() }
 }
 
 /// The manifest that an image came with, else one in OCI form with packed layers.
