@@ -74,6 +74,7 @@ commands! {
     Untag = untag,
 }
 
+pub(crate) use images::NoSuchImage;
 pub(crate) use run::FAILED as RUN_FAILED;
 
 /// An error with an exit status of its own.

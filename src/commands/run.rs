@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     security: SecurityArgs,
     /// Run this image, with this command instead of its own
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "IMAGE COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE COMMAND")]
     words: Vec<String>,
 }
 
