@@ -21,7 +21,6 @@ mod docker_archive;
 mod legacy;
 mod load;
 mod oci_layout;
-mod packing;
 mod place;
 mod rootfs_tar;
 mod save;
@@ -102,8 +101,6 @@ pub enum TransferError {
     Archive { source: io::Error },
     #[error("cannot write {what}")]
     Write { what: String, source: io::Error },
-    #[error("layer {layer} is damaged in the store: its tar hashes to {actual}")]
-    DamagedLayer { layer: Digest, actual: Digest },
     #[error(transparent)]
     Name(#[from] crate::reference::InvalidReference),
     #[error(transparent)]
