@@ -31,7 +31,7 @@ use store::{Image, ImagePath, RootDir, Scratch, Store, StoreError};
 use crate::network::{Mode, Network, NetworkError};
 use crate::process::{self, ProcessError};
 use crate::rootfs::{self, MountOptions, Rootfs, RootfsError};
-use crate::sandbox::plan::{self, Mount, MountSource, Plan, Process, User};
+use crate::sandbox::plan::{Mount, MountSource, Plan, Process, User};
 use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage, capabilities};
 use crate::volumes::{self, VolumeError};
 
@@ -135,7 +135,7 @@ pub fn start<'s>(
     stdio: Stdio,
 ) -> Result<Container<'s>, ContainerError> {
     if !store.dead_leases().is_empty() {
-        record::clear_dead(store)?;
+        clear_dead(store)?;
     }
     let config = &image.config.config;
     let argv = command::argv(config, options)?;
@@ -335,6 +335,7 @@ pub fn exit_status(exit: Exit) -> u8 {
 fn mount(store: &Store, image: &Image) -> Result<(Rootfs, Scratch), ContainerError> {
     let stack = store.layers().open_stack(&image.layers)?;
     let scratch = store.layers().scratch()?;
+    scratch.take_root_of(&stack)?;
     let rootfs = rootfs::mount(store, &stack, Some(&scratch), MountOptions { mount_points: true })?;
     Ok((rootfs, scratch))
 }
@@ -474,8 +475,8 @@ fn plan(
         limits: options.limits.clone(),
         seccomp: options.seccomp.clone(),
         shm_size_bytes: options.shm_size_bytes,
-        masked_paths: crate::sandbox::defaults::masked_paths(),
-        read_only_paths: crate::sandbox::defaults::read_only_paths(),
+        masked_paths: sandbox::defaults::masked_paths(),
+        read_only_paths: sandbox::defaults::read_only_paths(),
         sysctls,
     })
 }
