@@ -26,7 +26,7 @@ macro_rules! commands {
 
             /// Whether the command works on the store, and so needs to be root over its files.
             pub(crate) fn needs_store(&self) -> bool {
-                !matches!(self, Self::Check(_))
+                !matches!(self, Self::Check(_) | Self::Doctor(_))
             }
         }
 
@@ -46,6 +46,8 @@ commands! {
     Build = build,
     /// Say what is wrong with a Containerfile, without building it
     Check = check,
+    /// Say what this machine can do, and what would mend what it can't
+    Doctor = doctor,
     /// Show how an image was made, newest step first
     History = history,
     /// List images

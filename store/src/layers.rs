@@ -33,9 +33,11 @@ use crate::scratch::Scratch;
 use crate::{Store, StoreError};
 
 mod import;
+mod repair;
 mod seal;
 mod stack;
 
+pub(crate) use repair::repaired_stack;
 pub use stack::Stack;
 
 /// The level that layers leave with: zlib's default, as docker's.

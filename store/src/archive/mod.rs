@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 
 pub mod compress;
-pub(crate) mod pack;
 mod export;
+pub(crate) mod pack;
 pub use export::pack_tree;
 pub(crate) mod read;
 pub(crate) mod recipe;
