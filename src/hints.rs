@@ -27,7 +27,9 @@ fn of_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         "name it with `-f FILE`, or give the folder that holds it"
     } else if let Some(BuildError::Stages { .. }) = error.downcast_ref::<BuildError>() {
         "`rbuild check` shows every mistake of a Containerfile without building it"
-    } else if let Some(NetworkError::Private { .. } | NetworkError::PastaMissing) = error.downcast_ref::<NetworkError>() {
+    } else if let Some(NetworkError::Private { .. } | NetworkError::PastaMissing) =
+        error.downcast_ref::<NetworkError>()
+    {
         "`--network host` shares the host's network, `--network none` needs none; `rbuild doctor` says what is missing"
     } else if error.downcast_ref::<UserNamespaceError>().is_some() {
         "`rbuild doctor` says what this machine lacks for work without root"

@@ -136,13 +136,25 @@ impl Streams {
         rustix::io::ioctl_fionbio(master, true).context("cannot set up the container's terminal")?;
         follow_size(master.as_fd());
         let stdout = io::stdout().as_fd().try_clone_to_owned().context("cannot share stdout")?;
-        self.flows.push(Flow { from: share()?, to: Some(stdout), pending: Vec::new(), is_input: false, ended: false });
+        self.flows.push(Flow {
+            from: share()?,
+            to: Some(stdout),
+            pending: Vec::new(),
+            is_input: false,
+            ended: false,
+        });
         if !self.interactive {
             return Ok(None);
         }
         let stdin = io::stdin().as_fd().try_clone_to_owned().context("cannot share stdin")?;
         let raw = Raw::enter(stdin.try_clone().context("cannot share stdin")?)?;
-        self.flows.push(Flow { from: stdin, to: Some(share()?), pending: Vec::new(), is_input: true, ended: false });
+        self.flows.push(Flow {
+            from: stdin,
+            to: Some(share()?),
+            pending: Vec::new(),
+            is_input: true,
+            ended: false,
+        });
         Ok(Some(raw))
     }
 

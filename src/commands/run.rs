@@ -130,7 +130,7 @@ struct LimitArgs {
     #[arg(long, value_name = "SIZE")]
     memory_reservation: Option<String>,
     /// Limit the processors, as 1.5
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<f64>,
     /// Weigh the processor time against others (1024 is usual)
     #[arg(short, long, value_name = "WEIGHT")]
