@@ -42,20 +42,16 @@ impl Store {
     pub fn collect(&self, keep_cache: bool, dry_run: bool) -> Result<Collected, StoreError> {
         self.held().clear();
         let candidates = self.index.read("find unneeded layers", |c| unneeded_layers(c, keep_cache))?;
-        let mut locks = Vec::new();
         let mut free = Vec::new();
         for (diff_id, size_bytes) in candidates {
             match self.lock_for_removal(diff_id)? {
                 Lock::Busy => {}
-                Lock::Absent => free.push((diff_id, size_bytes)),
-                Lock::Taken(lock) => {
-                    locks.push(lock);
-                    free.push((diff_id, size_bytes));
-                }
+                Lock::Absent => free.push(Free { diff_id, size_bytes, lock: None }),
+                Lock::Taken(lock) => free.push(Free { diff_id, size_bytes, lock: Some(lock) }),
             }
         }
         if dry_run {
-            return self.foresee(keep_cache, free);
+            return self.foresee(keep_cache, &free);
         }
         let lease = self.lease()?;
         let trash = Folder::make(&lease, "trash")
@@ -78,12 +74,11 @@ impl Store {
         let found = sweep.found;
         // Deletes what was moved; what can't be deleted now goes when this lease is dead.
         drop(trash);
-        drop(locks);
         Ok(found)
     }
 
     /// What a collection would take.
-    fn foresee(&self, keep_cache: bool, free: Vec<(DiffId, u64)>) -> Result<Collected, StoreError> {
+    fn foresee(&self, keep_cache: bool, free: &[Free]) -> Result<Collected, StoreError> {
         let lease = self.lease()?;
         let blobs = self.index.read("find unneeded blobs", |c| {
             // Asked as if the layers were gone; nothing is committed.
@@ -91,14 +86,15 @@ impl Store {
             if !keep_cache {
                 transaction.execute("DELETE FROM cache", [])?;
             }
-            for (diff_id, _) in &free {
-                index::layers::remove(&transaction, *diff_id)?;
+            for free in free {
+                index::layers::remove(&transaction, free.diff_id)?;
             }
             unneeded_blobs(&transaction, &lease.name)
         })?;
-        let size_bytes = free.iter().map(|(_, size)| size).chain(blobs.iter().map(|(_, size)| size)).sum();
+        let size_bytes =
+            free.iter().map(|free| free.size_bytes).chain(blobs.iter().map(|(_, size)| *size)).sum();
         Ok(Collected {
-            layers: free.into_iter().map(|(id, _)| id).collect(),
+            layers: free.iter().map(|free| free.diff_id).collect(),
             blobs: blobs.into_iter().map(|(id, _)| id).collect(),
             size_bytes,
         })
@@ -117,6 +113,14 @@ impl Store {
             Err(errno) => Err(StoreError::io("lock", self.root.join(&place))(errno)),
         }
     }
+}
+
+/// A layer that nothing needs.
+struct Free {
+    diff_id: DiffId,
+    size_bytes: u64,
+    /// Of its tree; none when the row lies.
+    lock: Option<OwnedFd>,
 }
 
 enum Lock {
@@ -141,19 +145,33 @@ impl Sweep<'_> {
     fn layers(
         &mut self,
         transaction: &Transaction<'_>,
-        free: &[(DiffId, u64)],
+        free: &[Free],
         keep_cache: bool,
     ) -> rusqlite::Result<()> {
         // An image or a step may have come to need one since the first look.
         let still: HashSet<DiffId> =
             unneeded_layers(transaction, keep_cache)?.into_iter().map(|(id, _)| id).collect();
-        for (diff_id, size_bytes) in free.iter().filter(|(id, _)| still.contains(id)) {
-            index::layers::remove(transaction, *diff_id)?;
-            self.discard(place_of(*diff_id));
-            self.found.layers.push(*diff_id);
-            self.found.size_bytes += size_bytes;
+        for free in free.iter().filter(|free| still.contains(&free.diff_id)) {
+            // A publisher that found our lock may have put its own in the place.
+            if self.is_locked(free) {
+                index::layers::remove(transaction, free.diff_id)?;
+                self.discard(place_of(free.diff_id));
+                self.found.layers.push(free.diff_id);
+                self.found.size_bytes += free.size_bytes;
+            }
         }
         Ok(())
+    }
+
+    /// Whether what lies in a layer's place is what was locked.
+    fn is_locked(&self, free: &Free) -> bool {
+        let place = format!("{}/tree", place_of(free.diff_id));
+        let there = rustix::fs::statat(&self.store.dir, place, AtFlags::SYMLINK_NOFOLLOW);
+        match (&free.lock, there) {
+            (None, Err(Errno::NOENT)) => true,
+            (Some(lock), Ok(there)) => rustix::fs::fstat(lock).is_ok_and(|ours| ours.st_ino == there.st_ino),
+            _ => false,
+        }
     }
 
     fn blobs(&mut self, transaction: &Transaction<'_>, own_lease: &str) -> rusqlite::Result<()> {

@@ -16,8 +16,8 @@ use rustix::mount::FsOpenFlags;
 use serde::Serialize;
 
 use super::cgroup::{Controller, Layout};
-use super::user_ns;
 use super::sys;
+use super::user_ns;
 
 /// One thing that the machine has or lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,7 +62,8 @@ pub fn machine(store: &Path, path: &str) -> Vec<Finding> {
         findings.push(Finding::new("newuidmap", false, tool("newuidmap", "uidmap", path)));
     }
     findings.extend(cgroups());
-    let network = if is_root { [("nft", "nftables"), ("ip", "iproute2")].as_slice() } else { &[("pasta", "passt")] };
+    let network =
+        if is_root { [("nft", "nftables"), ("ip", "iproute2")].as_slice() } else { &[("pasta", "passt")] };
     for &(name, package) in network {
         findings.push(Finding::new(name, false, tool(name, package, path)));
     }
@@ -76,7 +77,11 @@ fn kernel() -> Result<String, String> {
     let release = name.release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
     let version = (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0));
-    if version >= (5, 15) { Ok(release) } else { Err(format!("install Linux 5.15 or newer; this is {release}")) }
+    if version >= (5, 15) {
+        Ok(release)
+    } else {
+        Err(format!("install Linux 5.15 or newer; this is {release}"))
+    }
 }
 
 fn openat2() -> Result<String, String> {
@@ -155,7 +160,9 @@ fn cgroups() -> Vec<Finding> {
     let kind = match (layout.is_unified(), layout.unified()) {
         (true, _) => Ok("v2".to_owned()),
         (false, Some(_)) => Ok("v1 and v2 side by side".to_owned()),
-        (false, None) if Controller::ALL.iter().any(|each| layout.separate(*each).is_some()) => Ok("v1".to_owned()),
+        (false, None) if Controller::ALL.iter().any(|each| layout.separate(*each).is_some()) => {
+            Ok("v1".to_owned())
+        }
         (false, None) => Err("mount it: mount -t cgroup2 none /sys/fs/cgroup".to_owned()),
     };
     let mut findings = vec![Finding::new("cgroups", false, kind)];
@@ -181,10 +188,9 @@ fn controller_answer(layout: &Layout, controller: Controller) -> Result<String, 
     };
     match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
         Ok(()) => Ok(folder.display().to_string().trim_end_matches('/').to_owned()),
-        Err(_) => Err(format!(
-            "delegate {}: systemd-run --user --scope -p Delegate=yes rbuild …",
-            folder.display()
-        )),
+        Err(_) => {
+            Err(format!("delegate {}: systemd-run --user --scope -p Delegate=yes rbuild …", folder.display()))
+        }
     }
 }
 
@@ -205,7 +211,8 @@ fn tun() -> Result<String, String> {
 fn store_filesystem(store: &Path) -> Result<String, String> {
     let mut folder: PathBuf = store.to_owned();
     while !folder.exists() && folder.pop() {}
-    let stat = rustix::fs::statfs(&folder).map_err(|errno| format!("make {} readable ({errno})", folder.display()))?;
+    let stat = rustix::fs::statfs(&folder)
+        .map_err(|errno| format!("make {} readable ({errno})", folder.display()))?;
     let name = match stat.f_type {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",

@@ -125,7 +125,9 @@ fn set_names(store: &Store, names: Vec<Reference>, image: ImageId) -> Result<Vec
         store.make_durable()?;
         return Ok(Vec::new());
     }
-    let names: Vec<Reference> = names.into_iter().map(Reference::or_latest).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let complete = names.into_iter().map(Reference::or_latest);
+    let names: Vec<Reference> = complete.filter(|name| seen.insert(name.clone())).collect();
     let before = store.images().set_names(&names, image)?;
     let moved = before.into_iter().map(|before| before.filter(|before| *before != image));
     Ok(names.into_iter().zip(moved).map(|(name, moved_from)| NameSet { name, moved_from }).collect())
