@@ -26,6 +26,7 @@ use crate::hints;
 pub(crate) const FAILED: u8 = 125;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND]...")]
 pub(crate) struct Args {
     /// Remove the container, and its volumes without a name, when it ends
@@ -161,6 +162,7 @@ struct SecurityArgs {
 }
 
 /// Says by itself what went wrong: every failure of `run` has a status of its own.
+#[expect(clippy::unnecessary_wraps, reason = "the form of all commands")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     match start(args, global, out) {
         Ok(status) => Ok(status),
