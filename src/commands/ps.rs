@@ -29,6 +29,7 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form of all commands")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(global)?;

@@ -20,6 +20,7 @@ pub(crate) struct Args {
     containers: Vec<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form of all commands")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let store = open_store(global)?;
     container::clear_dead(&store)?;

@@ -26,6 +26,7 @@ use crate::hints;
 pub(crate) const FAILED: u8 = 125;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 #[command(override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND]...")]
 pub(crate) struct Args {
     /// Remove the container, and its volumes without a name, when it ends
@@ -130,7 +131,7 @@ struct LimitArgs {
     #[arg(long, value_name = "SIZE")]
     memory_reservation: Option<String>,
     /// Limit the processors, as 1.5
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<f64>,
     /// Weigh the processor time against others (1024 is usual)
     #[arg(short, long, value_name = "WEIGHT")]
@@ -161,6 +162,7 @@ struct SecurityArgs {
 }
 
 /// Says by itself what went wrong: every failure of `run` has a status of its own.
+#[expect(clippy::unnecessary_wraps, reason = "the form of all commands")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     match start(args, global, out) {
         Ok(status) => Ok(status),
