@@ -144,7 +144,7 @@ impl Images<'_> {
 
     /// Deletes layers and blobs that nothing needs any more.
     pub(crate) fn drop_unneeded(&self) -> Result<(), StoreError> {
-        Ok(())
+        self.store.collect(true, false).map(drop)
     }
 
     fn find_id(self, name: &str) -> Result<Option<ImageId>, StoreError> {

@@ -33,9 +33,11 @@ use crate::scratch::Scratch;
 use crate::{Store, StoreError};
 
 mod import;
+mod repair;
 mod seal;
 mod stack;
 
+pub(crate) use repair::repaired_stack;
 pub use stack::Stack;
 
 /// The level that layers leave with: zlib's default, as docker's.
@@ -208,26 +210,32 @@ impl Layers<'_> {
     /// Makes a finished folder the layer `row` speaks of; a twin that was faster wins.
     ///
     /// Renames and row are one write transaction, so publishers and collectors go one after the other.
-    /// A folder without a row (from a dead process or a power cut) is moved away.
+    /// What lies in the way without a row that can be trusted (from a dead process or a power cut), or
+    /// locked by a collector, is moved away.
     fn publish(&self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
         let diff_id = row.layer.diff_id;
         let place = place_of(diff_id);
+        let failed = || StoreError::io("publish", self.path_of(diff_id));
         let dir = &self.store.dir;
         let boot_id = self.store.boot_id()?;
-        let put = || -> rustix::io::Result<()> {
+        let put = || -> Result<OwnedFd, Errno> {
+            // Locked before anybody sees it: no collector comes between.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let tree = rustix::fs::openat(&folder.dir, "layer/tree", flags, Mode::empty())?;
+            rustix::fs::flock(&tree, FlockOperation::NonBlockingLockShared)?;
             match rustix::fs::renameat(dir, &place, &folder.dir, "untrusted") {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
-            rustix::fs::renameat(&folder.dir, "layer", dir, &place)
+            rustix::fs::renameat(&folder.dir, "layer", dir, &place)?;
+            Ok(tree)
         };
         let published = self.store.index.write("record a layer", Commit::Soon, |transaction| {
             let known = index::layers::find(transaction, diff_id)?;
-            let is_trusted = known.is_some_and(|known| known.synced || known.boot_id == boot_id);
-            if is_trusted
-                && rustix::fs::statat(dir, format!("{place}/tree"), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+            if known.is_some_and(|known| known.synced || known.boot_id == boot_id)
+                && let Ok(Some(tree)) = self.open_tree(diff_id)
             {
-                return Ok(Ok(()));
+                return Ok(Ok(tree));
             }
             let put = put();
             if put.is_ok() {
@@ -235,8 +243,9 @@ impl Layers<'_> {
             }
             Ok(put)
         })?;
-        published.map_err(StoreError::io("publish", self.path_of(diff_id)))?;
-        if self.hold(diff_id)? { Ok(()) } else { Err(StoreError::MissingLayer(diff_id)) }
+        let tree = published.map_err(failed())?;
+        self.store.held().insert(diff_id, tree);
+        Ok(())
     }
 
     pub(crate) fn path_of(&self, diff_id: DiffId) -> PathBuf {

@@ -8,6 +8,7 @@
 //! ├── layers/<diff id hex>/tree/   the files in overlay form, never changed again
 //! ├── layers/<diff id hex>/recipe  tar headers and padding: tree + recipe = the exact tar
 //! ├── scratch/<lease>-<n>/         writable tops: `upper/` and `work/`
+//! ├── stacks/<chain>-<boot>/tree/  what a stack's layers leave to each other (rare)
 //! ├── containers/<id>/             records' own files
 //! ├── leases/<lease>               one locked file per living process that works here
 //! └── staging/ trash/              half-made and half-deleted
@@ -40,6 +41,7 @@ pub mod transfer;
 mod open;
 
 pub use digest::{BlobId, ChainId, DiffId, Digest, ImageId};
+pub use gc::Collected;
 pub use images::Image;
 pub use layers::{Layer, Stack};
 pub use open::{OverlayForm, Store, StoreError};

@@ -142,10 +142,9 @@ impl Store {
     }
 
     /// The folder of cache mounts, opened; made when it is first asked for.
-    pub fn cache_mounts(&self) -> std::io::Result<OwnedFd> {
-        use rustix::fs::{Mode, OFlags};
+    pub fn cache_mounts(&self) -> io::Result<OwnedFd> {
         match rustix::fs::mkdirat(&self.dir, c"cache-mounts", Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
