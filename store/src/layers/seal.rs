@@ -12,7 +12,7 @@ use crate::digest::DiffId;
 use crate::index::layers::LayerRow;
 use crate::scratch::Scratch;
 
-pub(super) fn seal(layers: &Layers<'_>, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
+pub(super) fn seal(layers: Layers<'_>, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
     let store = layers.store;
     let Scratch { path, upper, work, folder } = scratch;
     drop(work);
