@@ -68,9 +68,9 @@ impl Output {
         }
     }
 
-    /// Prints help to stdout (status 0) or a usage error to stderr (status 2; `run` means 125).
-    pub(crate) fn usage(&mut self, error: &clap::Error) -> ExitCode {
+    /// Prints help to stdout (status 0) or a usage error to stderr (status `failed`).
+    pub(crate) fn usage(&mut self, error: &clap::Error, failed: u8) -> ExitCode {
         drop(error.print());
-        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+        ExitCode::from(if error.use_stderr() { failed } else { 0 })
     }
 }

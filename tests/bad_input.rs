@@ -122,7 +122,10 @@ fn a_broken_root_file_system_is_refused() {
     for (name, bytes) in cases {
         let path = rbuild.path(name);
         fs::write(&path, bytes).unwrap();
-        refused(&rbuild, &[name], || rbuild.run(&["import", &path, "bad"]));
+        // No bytes at all are a tar of no files, for tar(1) too.
+        if name != "empty" {
+            refused(&rbuild, &[name], || rbuild.run(&["import", &path, "bad"]));
+        }
         refused(&rbuild, &[name], || rbuild.run(&["load", "-i", &path]));
     }
     refused(&rbuild, &["not-there.tar"], || rbuild.run(&["import", "not-there.tar", "bad"]));
@@ -309,6 +312,9 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         let fields = header.as_old_mut();
         fields.name[..name.len()].copy_from_slice(name.as_bytes());

@@ -28,8 +28,6 @@ pub struct Build<'b> {
     pub permits: &'b Permits,
     /// Continues lines and escapes in words.
     pub escape: char,
-    /// RFC 3339; the time of everything that this build makes.
-    pub created: &'b str,
 }
 
 impl std::fmt::Debug for Build<'_> {

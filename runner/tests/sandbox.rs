@@ -1,6 +1,7 @@
 //! Sandboxes as their users see them: real processes in a small root of busybox. Needs root.
 //!
 //! May touch: a folder of its own below the temporary one, its own cgroups. Knows nothing of the store.
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 use std::fs;
 use std::io::Read;
@@ -8,16 +9,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use runner::rootfs::{self, MountOptions, Rootfs};
+use runner::rootfs::{self, MountOptions};
 use runner::sandbox::plan::{Limits, Network, Plan, Process, User};
 use runner::sandbox::{self, Exit, SandboxError, Stdio, Usage, capabilities};
 use rustix::fs::{Mode, OFlags};
-use store::{ImagePath, Scratch, Stack};
+use store::{ImagePath, Scratch, Stack, Store};
 use tempfile::TempDir;
 
 /// A layer that holds busybox, a scratch, and where both lie.
 struct Machine {
     folder: TempDir,
+    store: Store,
+}
+
+/// A mounted root; the mount goes before its scratch does.
+struct Root {
+    mount: OwnedFd,
+    scratch: Scratch,
 }
 
 impl Machine {
@@ -31,23 +39,20 @@ impl Machine {
         {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
-        Self { folder }
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        Self { folder, store }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn mount(&self) -> Rootfs {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = self.path(&format!("scratch{number}"));
-        fs::create_dir_all(path.join("upper")).unwrap();
-        fs::create_dir_all(path.join("work")).unwrap();
-        let scratch = Scratch { upper: open(&path.join("upper")), work: open(&path.join("work")), path };
-        let stack = Stack { trees: vec![open(&self.path("layer"))] };
+    fn mount(&self) -> Root {
+        let scratch = self.store.layers().scratch().unwrap();
+        let stack = Stack::of_tree(open(&self.path("layer")));
         let options = MountOptions { mount_points: true };
-        rootfs::mount_below(self.folder.path(), &stack, Some(&scratch), options).unwrap()
+        let mount = rootfs::mount(&self.store, &stack, Some(&scratch), options).unwrap().mount;
+        Root { mount, scratch }
     }
 
     /// Runs a shell script with the defaults changed by `change`; gives what it printed.
@@ -106,7 +111,7 @@ fn plan(argv: &[&str]) -> Plan {
         mounts: Vec::new(),
         files: Vec::new(),
         limits: Limits::default(),
-        seccomp: runner::sandbox::plan::Seccomp::Default,
+        seccomp: sandbox::plan::Seccomp::Default,
         shm_size_bytes: 64 << 20,
         masked_paths: Vec::new(),
         read_only_paths: Vec::new(),
@@ -272,8 +277,8 @@ fn the_kernel_refuses_what_the_filter_and_the_mounts_forbid() {
 }
 
 fn defaults_of_paths(plan: &mut Plan) {
-    plan.masked_paths = sandbox::plan::masked_paths();
-    plan.read_only_paths = sandbox::plan::read_only_paths();
+    plan.masked_paths = sandbox::defaults::masked_paths();
+    plan.read_only_paths = sandbox::defaults::read_only_paths();
 }
 
 #[test]
@@ -319,13 +324,8 @@ fn files_of_ours_cover_whatever_the_image_has_there() {
     assert_eq!(sandbox.wait().unwrap().0, Exit::Code(0));
     assert_eq!(text, "our hosts\nour resolv.conf\nour hostname\nour hosts\nmore\n");
     assert!(!Path::new("/tmp/rbuild-canary").exists());
-    let uppers: Vec<_> = fs::read_dir(machine.folder.path())
-        .unwrap()
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("scratch"))
-        .map(|entry| fs::read_dir(entry.path().join("upper")).unwrap().count())
-        .collect();
-    assert_eq!(uppers, [0], "nothing of it is in the scratch");
+    let written = fs::read_dir(root.scratch.path.join("upper")).unwrap().count();
+    assert_eq!(written, 0, "nothing of it is in the scratch");
 }
 
 #[test]
@@ -450,8 +450,11 @@ fn the_working_directory_is_made_for_the_user_and_settings_are_written() {
 fn a_terminal_is_the_processs_own() {
     let machine = Machine::new();
     let root = machine.mount();
-    let mut plan =
-        plan(&["sh", "-c", "tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size"]);
+    let mut plan = plan(&[
+        "sh",
+        "-c",
+        "read go; tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size",
+    ]);
     for applet in ["tty", "stty"] {
         std::os::unix::fs::symlink("busybox", machine.path("layer/bin").join(applet)).unwrap();
     }
@@ -460,11 +463,12 @@ fn a_terminal_is_the_processs_own() {
     let mut sandbox = sandbox::spawn(&plan, root.mount.as_fd(), stdio).unwrap();
     let terminal = sandbox.terminal.take().unwrap();
     sandbox::terminal::resize(&terminal, 33, 99).unwrap();
+    rustix::io::write(&terminal, b"\n").unwrap();
     let mut text = Vec::new();
     // The last end closes with EIO.
     drop(fs::File::from(terminal).read_to_end(&mut text));
     assert_eq!(sandbox.wait().unwrap().0, Exit::Code(0));
-    assert_eq!(String::from_utf8_lossy(&text), "/dev/pts/0\r\nhi\r\n33 99\r\n");
+    assert_eq!(String::from_utf8_lossy(&text), "\r\n/dev/pts/0\r\nhi\r\n33 99\r\n");
 }
 
 #[test]
@@ -562,4 +566,69 @@ fn sixty_four_threads_may_start_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn what_a_killed_owner_left_is_cleared_by_name() {
+    use std::io::BufRead;
+    // The example lies beside the tests' folder.
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/start");
+    let lease = format!("dead-{}-", std::process::id());
+    let id = format!("{lease}1");
+    let mut owner = std::process::Command::new(program)
+        .args(["hold", &id])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(owner.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(cgroups(&id).len(), 1);
+    let sandbox = rustix::process::Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(sandbox, rustix::process::PidfdFlags::empty()).unwrap();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    // The process died with its owner, or does so now.
+    let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut ended, Some(&patience)).unwrap(), 1);
+    assert_eq!(cgroups(&id).len(), 1, "without an owner the cgroup stays");
+    sandbox::cgroup::clear(&lease).unwrap();
+    assert!(cgroups(&id).is_empty());
+}
+
+#[test]
+fn the_filter_refuses_sockets_and_keys_to_a_real_program() {
+    // The host's own programs, read-only: among them one that makes any system call.
+    let machine = Machine::new();
+    for name in ["lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), machine.path("layer").join(name)).unwrap();
+    }
+    let root = machine.mount();
+    let script = "import ctypes, errno, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def error_of(*words):
+    return errno.errorcode.get(ctypes.get_errno()) if libc.syscall(*words) < 0 else 'fine'
+def socket_of(family, kind):
+    try: socket.socket(family, kind); return 'fine'
+    except OSError as error: return errno.errorcode[error.errno]
+print(socket_of(40, 1), socket_of(38, 5), socket_of(17, 3), socket_of(1, 1), socket_of(2, 1))
+print(error_of(250, 0, -3, 0), error_of(248, 0, 0, 0, 0, 0), error_of(425, 1, 0), error_of(435, 0, 0), error_of(39))
+print(error_of(0x40000000 + 39))";
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let stdio = Stdio { stdout: Some(writer.into()), ..Stdio::default() };
+    let mut plan = plan(&["/usr/bin/python3", "-c", script]);
+    plan.mounts.push(sandbox::plan::Mount {
+        target: ImagePath::new("/usr"),
+        source: sandbox::plan::MountSource::Bind(std::sync::Arc::new(open(Path::new("/usr")))),
+        read_only: true,
+        no_exec: false,
+        no_suid: true,
+        no_dev: true,
+    });
+    let sandbox = sandbox::spawn(&plan, root.mount.as_fd(), stdio).unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(sandbox.wait().unwrap().0, Exit::Code(0));
+    assert_eq!(text, "EPERM EPERM EPERM fine fine\nEPERM EPERM EPERM ENOSYS fine\nEPERM\n");
 }

@@ -164,6 +164,7 @@ fn fail(error: BuildError, out: &mut Output) -> anyhow::Result<u8> {
             for diagnostic in diagnostics {
                 out.note(builder::containerfile::render(diagnostic, file, text));
             }
+            return Ok(1);
         }
         BuildError::Step { file, line, source, .. } => {
             out.note(excerpt(file, *line));

@@ -27,14 +27,14 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
     let store = open_store(global)?;
     let mut found = Vec::new();
     for name in &args.names {
-        found.push(serde_json::to_value(Inspected::of(&images::find(&store, name)?))?);
+        found.push(Inspected::of(&images::find(&store, name)?));
     }
     match args.format.as_deref() {
         None | Some("json") => out.line(pretty(&found)?)?,
         Some(format) => {
             let path = field_path(format);
             for value in &found {
-                out.line(field(value, path)?)?;
+                out.line(field(&serde_json::to_value(value)?, path)?)?;
             }
         }
     }

@@ -26,7 +26,7 @@ macro_rules! commands {
 
             /// Whether the command works on the store, and so needs to be root over its files.
             pub(crate) fn needs_store(&self) -> bool {
-                !matches!(self, Self::Check(_))
+                !matches!(self, Self::Check(_) | Self::Doctor(_))
             }
         }
 
@@ -46,6 +46,8 @@ commands! {
     Build = build,
     /// Say what is wrong with a Containerfile, without building it
     Check = check,
+    /// Say what this machine can do, and what would mend what it can't
+    Doctor = doctor,
     /// Show how an image was made, newest step first
     History = history,
     /// List images
@@ -58,8 +60,14 @@ commands! {
     Load = load,
     /// Remove what nothing needs
     Prune = prune,
+    /// List containers
+    Ps = ps,
+    /// Remove containers
+    Rm = rm,
     /// Remove images
     Rmi = rmi,
+    /// Run a command in a new container
+    Run = run,
     /// Write images to an archive or an OCI folder
     Save = save,
     /// Give an image one more name
@@ -67,6 +75,9 @@ commands! {
     /// Take names away from images
     Untag = untag,
 }
+
+pub(crate) use images::NoSuchImage;
+pub(crate) use run::FAILED as RUN_FAILED;
 
 /// An error with an exit status of its own.
 #[derive(Debug)]

@@ -155,6 +155,12 @@ impl RootDir {
         Ok(())
     }
 
+    /// Deletes `path` and all below it; links are deleted, never followed.
+    pub fn remove_all(&self, path: &ImagePath) -> io::Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        crate::folder::remove_tree(parent.as_fd(), &std::ffi::CString::new(name.as_encoded_bytes())?)
+    }
+
     /// Opens the parent of `path` (which must be there) and returns it with the last component.
     ///
     /// The last component itself is not looked at; open it with `O_NOFOLLOW`. The root has no parent.

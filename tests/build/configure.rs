@@ -125,12 +125,13 @@ fn the_history_reads_as_dockers() {
     }
     let rbuild = Rbuild::with_busybox();
     let containerfile = "FROM busybox\nARG who=me\nENV A=1 B=\"two words\"\nLABEL l=x\nWORKDIR /w\nCOPY a b /w/\n\
-                         RUN echo $who\nUSER worker\nCMD [\"a\", \"b\"]\n";
+                         RUN echo $who\nUSER worker\nVOLUME /v\nSHELL [\"/bin/sh\", \"-c\"]\n\
+                         STOPSIGNAL 9\nENTRYPOINT [\"a\", \"b\"]\nCMD c d\nMAINTAINER x y\n";
     let saved = rbuild.built(containerfile, &[("a", ""), ("b", "")]);
     let history = saved.config["history"].as_array().unwrap();
     let said =
         |entry: &Value| (entry["created_by"].as_str().unwrap().to_owned(), entry["empty_layer"] == true);
-    let base = history.len() - 8;
+    let base = history.len() - 13;
     let expected = [
         ("ARG who=me", true),
         ("ENV A=1 B=two words", true),
@@ -139,7 +140,12 @@ fn the_history_reads_as_dockers() {
         ("COPY a b /w/ # buildkit", false),
         ("RUN |1 who=me /bin/sh -c echo $who # buildkit", false),
         ("USER worker", true),
-        ("CMD [\"a\" \"b\"]", true),
+        ("VOLUME [/v]", true),
+        ("SHELL [/bin/sh -c]", true),
+        ("STOPSIGNAL 9", true),
+        ("ENTRYPOINT [\"a\" \"b\"]", true),
+        ("CMD [\"/bin/sh\" \"-c\" \"c d\"]", true),
+        ("MAINTAINER x y", true),
     ];
     let found: Vec<(String, bool)> = history[base..].iter().map(said).collect();
     assert_eq!(found, expected.map(|(text, empty)| (text.to_owned(), empty)));

@@ -29,6 +29,9 @@ const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// The two ends of the terminal; the slave is put in several places.
+type Pty = (OwnedFd, Arc<OwnedFd>);
+
 /// All that the child will do, and the master of its terminal.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -84,7 +87,7 @@ fn devices(
     plan: &Plan,
     with_terminal: bool,
     steps: &mut Vec<Step>,
-) -> Result<(Vec<Step>, Option<(OwnedFd, Arc<OwnedFd>)>), SandboxError> {
+) -> Result<(Vec<Step>, Option<Pty>), SandboxError> {
     let mapping = user_ns::Mapping::current();
     let wanted = capabilities::bits(&plan.process.capabilities)?;
     let could_make_more = wanted.contains(CapabilitySet::MKNOD) && !wanted.contains(CapabilitySet::SYS_ADMIN);

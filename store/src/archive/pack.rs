@@ -9,7 +9,7 @@
 //!
 //! Times are cut to seconds as docker does, in the tar and in the tree alike, so that a layer that is
 //! built and the same layer pulled are one. Overlay's bookkeeping is taken off the tree; sockets, which
-//! no tar can hold, go. The root itself has no entry.
+//! no tar can hold, go. The root itself has an entry only when its mode or owner changed.
 //!
 //! May touch: the directory given. Knows nothing of the store.
 
@@ -52,6 +52,7 @@ pub(crate) fn pack(
     upper: BorrowedFd<'_>,
     overlay: OverlayForm,
     clamp_mtime_seconds: Option<i64>,
+    with_root: bool,
     recipe: impl Write,
 ) -> Result<PackedTree> {
     let failed = |source| ArchiveError::Entry { doing: "pack", path: "/".to_owned(), source };
@@ -70,7 +71,7 @@ pub(crate) fn pack(
         disk_size_bytes: 4096,
         entry_count: 0,
     };
-    packer.walk()?;
+    packer.walk(with_root)?;
     packer.finish().map_err(failed)
 }
 
@@ -119,8 +120,13 @@ struct Frame {
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn walk(&mut self) -> Result<()> {
+    fn walk(&mut self, with_root: bool) -> Result<()> {
         let root = self.open_dir(b"").map_err(failed("open", b"/"))?;
+        if with_root {
+            let mut header = Header::new(b"./", Kind::Directory);
+            self.describe(&mut header, &rustix::fs::fstat(&root).map_err(failed("look at", b"/"))?);
+            self.put(&header)?;
+        }
         let mut stack = vec![self.frame(root, Vec::new(), None)?];
         while let Some(mut frame) = stack.pop() {
             let dir = match frame.dir.take() {

@@ -2,6 +2,8 @@
 //!
 //! May touch: its arguments. Knows nothing of disk or network.
 
+use crate::archive::compress::Compression;
+
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -44,6 +46,16 @@ pub fn kind(media_type: &str) -> Option<Kind> {
             Some(Kind::Layer)
         }
         _ => None,
+    }
+}
+
+/// The OCI name of a layer packed so; `None` when OCI has none.
+pub fn layer(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::None => Some(LAYER),
+        Compression::Gzip => Some(LAYER_GZIP),
+        Compression::Zstd => Some(LAYER_ZSTD),
+        Compression::Xz | Compression::Bzip2 => None,
     }
 }
 

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::place::{Entries, Place, Remembered, shown};
-use super::{LoadOptions, Loaded, Source, TransferError, docker_archive, legacy, oci_layout, packing, walk};
+use super::{LoadOptions, Loaded, Source, TransferError, docker_archive, legacy, oci_layout, walk};
+use crate::archive::compress::{Compression, decompress};
 use crate::digest::{BlobId, Digest};
 use crate::layers::{Expected, Imported};
 use crate::oci::config::ImageConfig;
@@ -78,10 +79,9 @@ impl Intake<'_> {
                 use std::os::unix::fs::FileExt;
                 let mut magic = [0; 8];
                 let count = file.read_at(&mut magic, 0).map_err(archive)?;
-                if packing::is_packed(&magic[..count]) {
-                    self.pass(Box::new(file))
-                } else {
-                    Place::file(file)
+                match Compression::detect(&magic[..count]) {
+                    Compression::None => Place::file(file),
+                    _ => self.pass(Box::new(file)),
                 }
             }
             Source::Stream(stream) => self.pass(stream),
@@ -105,7 +105,7 @@ impl Intake<'_> {
     /// Takes in the layers of an archive that passes; keeps its documents.
     fn pass(&self, stream: Box<dyn Read + Send>) -> Result<Place, TransferError> {
         let archive = |source| TransferError::Archive { source };
-        let stream = packing::unpack(stream).map_err(archive)?;
+        let stream = decompress(stream).map_err(archive)?;
         let mut input = BufReader::with_capacity(READ_BYTES, stream);
         let mut documents = Entries::default();
         let mut remembered = Remembered::default();

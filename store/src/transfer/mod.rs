@@ -21,7 +21,6 @@ mod docker_archive;
 mod legacy;
 mod load;
 mod oci_layout;
-mod packing;
 mod place;
 mod rootfs_tar;
 mod save;
@@ -102,8 +101,6 @@ pub enum TransferError {
     Archive { source: io::Error },
     #[error("cannot write {what}")]
     Write { what: String, source: io::Error },
-    #[error("layer {layer} is damaged in the store: its tar hashes to {actual}")]
-    DamagedLayer { layer: Digest, actual: Digest },
     #[error(transparent)]
     Name(#[from] crate::reference::InvalidReference),
     #[error(transparent)]
@@ -128,7 +125,9 @@ fn set_names(store: &Store, names: Vec<Reference>, image: ImageId) -> Result<Vec
         store.make_durable()?;
         return Ok(Vec::new());
     }
-    let names: Vec<Reference> = names.into_iter().map(Reference::or_latest).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let complete = names.into_iter().map(Reference::or_latest);
+    let names: Vec<Reference> = complete.filter(|name| seen.insert(name.clone())).collect();
     let before = store.images().set_names(&names, image)?;
     let moved = before.into_iter().map(|before| before.filter(|before| *before != image));
     Ok(names.into_iter().zip(moved).map(|(name, moved_from)| NameSet { name, moved_from }).collect())

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
+use super::TransferError;
 use super::sink::{Folder, Sink, Tar};
-use super::{TransferError, packing};
-use crate::digest::{BlobId, DiffId, Digest, HashingReader, ImageId};
+use crate::digest::{BlobId, DiffId, Digest, ImageId};
 use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
 use crate::oci::index::{ImageIndex, LayoutMark};
@@ -174,17 +174,21 @@ fn manifest(store: &Store, image: &Image) -> Result<(Vec<u8>, Manifest), Transfe
     let config = Descriptor::of(media_type::CONFIG, &config(store, image.id)?);
     let mut layers = Vec::new();
     for layer in &image.layers {
-        let packed = packing::gzip(store, *layer)?;
-        layers.push(Descriptor {
-            media_type: media_type::LAYER_GZIP.to_owned(),
-            digest: packed.blob.0,
-            size_bytes: packed.size_bytes,
-            annotations: BTreeMap::new(),
-            platform: None,
-        });
+        layers.push(packed(store, *layer)?);
     }
     let manifest = Manifest::new(config, layers);
     Ok((manifest.write(), manifest))
+}
+
+/// A layer in its packed form; one that was kept in a form which OCI has no name for goes out plain.
+fn packed(store: &Store, layer: DiffId) -> Result<Descriptor, TransferError> {
+    let packed = store.layers().packed(layer)?;
+    let (media_type, digest, size_bytes) = match media_type::layer(packed.compression) {
+        Some(media_type) => (media_type, packed.blob.0, packed.size_bytes),
+        None => (media_type::LAYER, layer.0, tar_size_bytes(store, layer)?),
+    };
+    let media_type = media_type.to_owned();
+    Ok(Descriptor { media_type, digest, size_bytes, annotations: BTreeMap::new(), platform: None })
 }
 
 /// Whether all that a manifest names is here.
@@ -209,16 +213,13 @@ fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), Transf
     sink.put(name, bytes.len() as u64, &mut &bytes[..])
 }
 
-/// Puts a layer's uncompressed tar, checked on the way.
+/// Puts a layer's uncompressed tar; the store checks it while it is read.
 fn put_tar(store: &Store, layer: DiffId, name: &str, sink: &mut dyn Sink) -> Result<(), TransferError> {
+    let size_bytes = tar_size_bytes(store, layer)?;
+    sink.put(name, size_bytes, &mut *store.layers().tar(layer)?)
+}
+
+fn tar_size_bytes(store: &Store, layer: DiffId) -> Result<u64, TransferError> {
     let missing = || TransferError::Missing { name: layer.to_string(), named_by: "image" };
-    let layers = store.layers();
-    let size_bytes = layers.find(layer)?.ok_or_else(missing)?.tar_size_bytes;
-    let mut content = HashingReader::new(layers.tar(layer)?);
-    sink.put(name, size_bytes, &mut content)?;
-    let (actual, _) = content.finish();
-    if actual == layer.0 {
-        return Ok(());
-    }
-    Err(TransferError::DamagedLayer { layer: layer.0, actual })
+    Ok(store.layers().find(layer)?.ok_or_else(missing)?.tar_size_bytes)
 }

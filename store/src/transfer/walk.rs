@@ -249,7 +249,8 @@ mod tests {
         for end in 1..bytes.len() - 1024 {
             assert!(end % BLOCK == 0 || walk(&bytes[..end]).is_err(), "{end}");
         }
-        for place in 0..512 {
+        // The checksum itself may change from `0` to a blank and say the same.
+        for place in (0..148).chain(156..512) {
             let mut flipped = bytes.clone();
             flipped[place] ^= 0x10;
             assert!(walk(&flipped).is_err(), "{place}");

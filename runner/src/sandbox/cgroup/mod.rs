@@ -241,7 +241,8 @@ fn kill_all(folder: &Path) {
             let Ok(pidfd) = pidfd else { continue };
             if processes(folder).contains(&pid) {
                 // A process that has just ended is what was wanted.
-                drop(rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL));
+                let killed = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+                killed.unwrap_or_default();
             }
         }
         std::thread::sleep(Duration::from_millis(2));

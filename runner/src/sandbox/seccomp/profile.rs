@@ -39,11 +39,6 @@ pub(crate) enum Question {
 pub(crate) const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 
 impl Question {
-    /// The argument that is asked.
-    pub(crate) fn argument(self) -> u32 {
-        0
-    }
-
     /// Where each range of values begins, and whether it is allowed; `None` for a test of bits.
     pub(crate) fn ranges(self) -> Option<&'static [(u32, bool)]> {
         match self {
