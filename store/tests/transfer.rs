@@ -109,8 +109,13 @@ fn docker(tags: &Value, layers: &[&[u8]], more: &str) -> Files {
     let name = format!("{}.json", hex(&config));
     let paths: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", hex(layer))).collect();
     let listed = json!([{"Config": name, "RepoTags": tags, "Layers": paths}]);
-    let mut files: Files =
-        paths.iter().cloned().zip(layers.iter().map(|layer| layer.to_vec())).collect::<BTreeMap<_, _>>().into_iter().collect();
+    let mut files: Files = paths
+        .iter()
+        .cloned()
+        .zip(layers.iter().map(|layer| layer.to_vec()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
     files.push((name, config));
     files.push(("manifest.json".to_owned(), serde_json::to_vec(&listed).unwrap()));
     files
@@ -131,7 +136,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 fn oci(name: Option<&str>, layers: &[(&[u8], Vec<u8>)], more: &str) -> (Files, Vec<u8>) {
     let plain: Vec<&[u8]> = layers.iter().map(|(plain, _)| *plain).collect();
     let config = config(&plain, more);
-    let of_layer = |(_, packed): &(&[u8], Vec<u8>)| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", packed);
+    let of_layer =
+        |(_, packed): &(&[u8], Vec<u8>)| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", packed);
     let manifest = json!({
         "schemaVersion": 2, "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
         "layers": layers.iter().map(of_layer).collect::<Vec<_>>(), "annotations": {"a": "b"}, "x-unknown": [1, 2],
@@ -143,7 +149,10 @@ fn oci(name: Option<&str>, layers: &[(&[u8], Vec<u8>)], more: &str) -> (Files, V
     }
     let mut files = vec![
         ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ("index.json".to_owned(), serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]})).unwrap()),
+        (
+            "index.json".to_owned(),
+            serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]})).unwrap(),
+        ),
     ];
     files.extend(layers.iter().map(|(_, packed)| blob(packed)));
     files.extend([blob(&config), blob(&manifest)]);
@@ -191,7 +200,8 @@ fn names(loaded: &[Loaded]) -> Vec<String> {
 #[test]
 fn a_docker_archive_comes_in_by_every_way_and_goes_out_with_the_same_bytes() {
     let (one, two) = (layer("one", 100_000), layer("two", 10));
-    let files = docker(&json!(["app:1", "docker.io/library/app:1", "quay.io/me/app"]), &[&one, &two, &one], "");
+    let files =
+        docker(&json!(["app:1", "docker.io/library/app:1", "quay.io/me/app"]), &[&one, &two, &one], "");
     let id = hex(&files[files.len() - 2].1);
     for (way, source) in every_way(&files, &[]).into_iter().enumerate() {
         let home = Home::new();
@@ -199,7 +209,10 @@ fn a_docker_archive_comes_in_by_every_way_and_goes_out_with_the_same_bytes() {
         assert_eq!(loaded[0].image.0.hex(), id);
         assert_eq!(names(&loaded), ["app:1", "quay.io/me/app:latest"]);
         let image = home.store.images().find("app:1").unwrap().unwrap();
-        assert_eq!(image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(), [&one, &two, &one].map(|layer| hex(layer)));
+        assert_eq!(
+            image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(),
+            [&one, &two, &one].map(|layer| hex(layer))
+        );
 
         let saved = home.save(&["app:1"], Format::Docker);
         assert_eq!(saved, home.save(&["app:1"], Format::Docker), "two saves are the same bytes");
@@ -221,7 +234,8 @@ fn a_docker_archive_comes_in_by_every_way_and_goes_out_with_the_same_bytes() {
 #[test]
 fn an_oci_image_goes_out_with_the_digest_it_came_with() {
     let (one, two) = (layer("one", 100_000), layer("two", 10));
-    let packed = [(&one[..], gzip(&one)), (&two[..], zstd::encode_all(&two[..], 3).unwrap()), (&two[..], two.clone())];
+    let packed =
+        [(&one[..], gzip(&one)), (&two[..], zstd::encode_all(&two[..], 3).unwrap()), (&two[..], two.clone())];
     let (files, manifest) = oci(Some("quay.io/me/app:2"), &packed, "");
     let mut sources = every_way(&files, &[]);
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +293,8 @@ fn several_images_share_layers_and_may_have_no_names() {
         let saved = home.save(&[&id, "b:latest"], Format::Docker);
         let shared = format!("{}.tar", hex(&one));
         let mut archive = tar::Archive::new(&saved[..]);
-        let entries = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+        let entries =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
         assert_eq!(entries.filter(|name| *name == shared).count(), 1, "a shared layer is written once");
     }
 }
@@ -301,7 +316,10 @@ fn a_layer_may_be_a_link_and_may_be_compressed_whatever_its_name() {
         let home = Home::new();
         home.load(source).unwrap();
         let image = home.store.images().find("app").unwrap().unwrap();
-        assert_eq!(image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(), [&one, &two, &one].map(|layer| hex(layer)));
+        assert_eq!(
+            image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(),
+            [&one, &two, &one].map(|layer| hex(layer))
+        );
     }
 }
 
@@ -317,8 +335,13 @@ fn of_several_platforms_ours_is_taken_and_attestations_are_passed_over() {
     };
     let mut attestation = entry(b"{}", "unknown", "unknown");
     attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
-    let entries = json!([entry(&theirs_manifest, "linux", "arm64"), entry(&ours_manifest, "linux", "amd64"), attestation]);
-    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})).unwrap();
+    let entries = json!([
+        entry(&theirs_manifest, "linux", "arm64"),
+        entry(&ours_manifest, "linux", "amd64"),
+        attestation
+    ]);
+    let index =
+        serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})).unwrap();
     let mut top = descriptor(INDEX, &index);
     top["annotations"] = json!({"io.containerd.image.name": "docker.io/library/app:9", "org.opencontainers.image.ref.name": "9"});
     let nested = json!({"schemaVersion": 2, "manifests": [top]});
@@ -340,7 +363,10 @@ fn of_several_platforms_ours_is_taken_and_attestations_are_passed_over() {
     files.push(blob(&index));
     let options = |platform: &str| LoadOptions { platform: platform.parse::<Platform>().unwrap() };
     let error = load(&home.store, in_file(&tar_of(&files, &[])), &options("linux/s390x")).unwrap_err();
-    assert!(error.to_string().contains("linux/s390x") && error.to_string().contains("linux/arm64"), "{error}");
+    assert!(
+        error.to_string().contains("linux/s390x") && error.to_string().contains("linux/arm64"),
+        "{error}"
+    );
     let loaded = load(&home.store, in_file(&tar_of(&files, &[])), &options("linux/arm64")).unwrap();
     assert_eq!(loaded[0].image.0.hex(), hex(&config(&[&plain], "theirs")));
 }
@@ -389,7 +415,10 @@ fn the_form_before_docker_1_10_comes_in() {
             let loaded = home.load(source).unwrap();
             assert_eq!(names(&loaded), ["old/app:1"]);
             let image = home.store.images().find("old/app:1").unwrap().unwrap();
-            assert_eq!(image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(), [hex(&one), hex(&two)]);
+            assert_eq!(
+                image.layers.iter().map(|layer| layer.0.hex()).collect::<Vec<_>>(),
+                [hex(&one), hex(&two)]
+            );
             assert_eq!(image.config.config.env, ["A=1"]);
             assert_eq!(image.config.author.as_deref(), Some("Ann"));
             assert_eq!(image.config.history[0].created_by.as_deref(), Some("/bin/sh -c #(nop) ADD"));
@@ -488,7 +517,8 @@ fn hostile_oci_archives() -> Vec<(&'static str, Files)> {
     let packed = [(&one[..], gzip(&one)), (&two[..], gzip(&two))];
     let (good, manifest) = oci(Some("app"), &packed, "");
     let index = |change: &dyn Fn(&mut Value)| with(&good, "index.json", |value| change(value));
-    let entry = |change: &dyn Fn(&mut Value)| with(&good, "index.json", |value| change(&mut value["manifests"][0]));
+    let entry =
+        |change: &dyn Fn(&mut Value)| with(&good, "index.json", |value| change(&mut value["manifests"][0]));
     // A manifest with right digest and size above it, and something wrong inside.
     let inside = |change: &dyn Fn(&mut Value)| {
         let mut value = serde_json::from_slice(&manifest).unwrap();
@@ -511,7 +541,9 @@ fn hostile_oci_archives() -> Vec<(&'static str, Files)> {
         let mut files = good.clone();
         let mut inner = descriptor(MANIFEST, &manifest);
         for _ in 0..6 {
-            let bytes = serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]})).unwrap();
+            let bytes =
+                serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]}))
+                    .unwrap();
             inner = descriptor(INDEX, &bytes);
             files.push(blob(&bytes));
         }
@@ -519,7 +551,10 @@ fn hostile_oci_archives() -> Vec<(&'static str, Files)> {
     };
     vec![
         ("a digest that is a path", entry(&|entry| entry["digest"] = json!("sha256:../../../../etc/passwd"))),
-        ("a digest of another kind", entry(&|entry| entry["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e"))),
+        (
+            "a digest of another kind",
+            entry(&|entry| entry["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e")),
+        ),
         ("an empty digest", entry(&|entry| entry["digest"] = json!("sha256:"))),
         ("no digest", entry(&|entry| drop(entry.as_object_mut().unwrap().remove("digest")))),
         ("a lying digest", entry(&|entry| entry["digest"] = json!(format!("sha256:{}", "0".repeat(64))))),
@@ -532,26 +567,42 @@ fn hostile_oci_archives() -> Vec<(&'static str, Files)> {
         ("another layout", replaced(&good, "oci-layout", br#"{"imageLayoutVersion":"9.0"}"#)),
         ("a large layout mark", replaced(&good, "oci-layout", &[b' '; 5 << 20])),
         ("a layer of a lying size", inside(&|manifest| manifest["layers"][0]["size"] = json!(1))),
-        ("layers swapped", inside(&|manifest| {
-            let layers = manifest["layers"].as_array_mut().unwrap();
-            layers.swap(0, 1);
-        })),
+        (
+            "layers swapped",
+            inside(&|manifest| {
+                let layers = manifest["layers"].as_array_mut().unwrap();
+                layers.swap(0, 1);
+            }),
+        ),
         ("layers with each other's diff IDs", swapped),
         ("a layer too few", inside(&|manifest| drop(manifest["layers"].as_array_mut().unwrap().pop()))),
         ("a manifest with manifests", inside(&|manifest| manifest["manifests"] = json!([]))),
-        ("a config of another kind", inside(&|manifest| manifest["config"]["mediaType"] = json!("application/x"))),
-        ("a config that is a layer", inside(&|manifest| {
-            let size = gzip(&one).len();
-            manifest["config"]["digest"] = json!(format!("sha256:{}", hex(&gzip(&one))));
-            manifest["config"]["size"] = json!(size);
-        })),
-        ("an encrypted layer", inside(&|manifest| {
-            manifest["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
-        })),
-        ("a layer elsewhere", inside(&|manifest| {
-            manifest["layers"][0]["digest"] = json!(format!("sha256:{}", "1".repeat(64)));
-            manifest["layers"][0]["urls"] = json!(["http://127.0.0.1:1/layer"]);
-        })),
+        (
+            "a config of another kind",
+            inside(&|manifest| manifest["config"]["mediaType"] = json!("application/x")),
+        ),
+        (
+            "a config that is a layer",
+            inside(&|manifest| {
+                let size = gzip(&one).len();
+                manifest["config"]["digest"] = json!(format!("sha256:{}", hex(&gzip(&one))));
+                manifest["config"]["size"] = json!(size);
+            }),
+        ),
+        (
+            "an encrypted layer",
+            inside(&|manifest| {
+                manifest["layers"][0]["mediaType"] =
+                    json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
+            }),
+        ),
+        (
+            "a layer elsewhere",
+            inside(&|manifest| {
+                manifest["layers"][0]["digest"] = json!(format!("sha256:{}", "1".repeat(64)));
+                manifest["layers"][0]["urls"] = json!(["http://127.0.0.1:1/layer"]);
+            }),
+        ),
         ("a flipped bit in a layer", {
             let mut bytes = gzip(&one);
             let middle = bytes.len() / 2;
@@ -560,9 +611,12 @@ fn hostile_oci_archives() -> Vec<(&'static str, Files)> {
         }),
         ("more behind a layer", replaced(&good, &name_of(&gzip(&one)), &[gzip(&one), vec![0; 100]].concat())),
         ("a manifest of other bytes", replaced(&good, &name_of(&manifest), b"{}")),
-        ("an empty descriptor in an index", with(&rounds, "index.json", |value| {
-            value["manifests"][0] = descriptor(INDEX, cyclic.as_bytes());
-        })),
+        (
+            "an empty descriptor in an index",
+            with(&rounds, "index.json", |value| {
+                value["manifests"][0] = descriptor(INDEX, cyclic.as_bytes());
+            }),
+        ),
         ("too many rounds", nested),
     ]
 }
