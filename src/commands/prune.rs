@@ -13,6 +13,7 @@ use crate::human;
 use crate::output::Output;
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// Remove all images that no container was made from, named or not
     #[arg(short, long)]
@@ -28,6 +29,7 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     if !args.dry_run && !args.force && !is_confirmed(&args, out)? {
         return Ok(1);
