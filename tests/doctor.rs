@@ -1,5 +1,4 @@
 //! `rbuild doctor`: tells what the machine can do, touches nothing, and its status says whether that is enough.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 
