@@ -143,7 +143,7 @@ impl Images<'_> {
     }
 
     /// Deletes layers and blobs that nothing needs any more.
-    pub(crate) fn drop_unneeded(&self) -> Result<(), StoreError> {
+    pub(crate) fn drop_unneeded(self) -> Result<(), StoreError> {
         self.store.collect(true, false).map(drop)
     }
 
