@@ -193,7 +193,7 @@ impl<W: Write> Packer<'_, W> {
         let mut rest = Vec::with_capacity(names.len());
         for (name, kind) in names {
             if kind == FileType::CharacterDevice
-                && self.is_whiteout(&dir, &name).map_err(failed("look at", &path))?
+                && Self::is_whiteout(&dir, &name).map_err(failed("look at", &path))?
             {
                 self.mark(&join(&path, &[whiteout::PREFIX, &name].concat()), mtime.unwrap_or(0))?;
             } else {
@@ -204,7 +204,7 @@ impl<W: Write> Packer<'_, W> {
         Ok(Frame { dir: Some(dir), path, names: rest, mtime })
     }
 
-    fn is_whiteout(&self, dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    fn is_whiteout(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
         Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_rdev == 0)
     }
 
@@ -419,7 +419,7 @@ enum Place<'p> {
 }
 
 impl Place<'_> {
-    fn path(dir: &BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    fn path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
         let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         path
@@ -428,7 +428,7 @@ impl Place<'_> {
     fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
         let list = grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(dir, name)[..], buffer),
+            Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(*dir, name)[..], buffer),
         });
         match list {
             Ok(list) => Ok(list
@@ -444,14 +444,14 @@ impl Place<'_> {
     fn xattr(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(dir, entry)[..], name, buffer),
+            Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(*dir, entry)[..], name, buffer),
         })?)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         match self {
             Self::Open(fd) => Ok(rustix::fs::fremovexattr(fd, name)?),
-            Self::Named(dir, entry) => Ok(rustix::fs::lremovexattr(&Self::path(dir, entry)[..], name)?),
+            Self::Named(dir, entry) => Ok(rustix::fs::lremovexattr(&Self::path(*dir, entry)[..], name)?),
         }
     }
 }

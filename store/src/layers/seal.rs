@@ -13,7 +13,7 @@ use crate::digest::DiffId;
 use crate::index::layers::LayerRow;
 use crate::scratch::Scratch;
 
-pub(super) fn seal(layers: &Layers<'_>, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
+pub(super) fn seal(layers: Layers<'_>, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
     let store = layers.store;
     let root_changed =
         scratch.root_changed().map_err(StoreError::io("look at", scratch.path.join("upper")))?;

@@ -25,7 +25,7 @@ pub struct Stack {
 }
 
 /// Opens the trees; layers with gaps get the repair of this very stack on top.
-pub(super) fn open(layers: &Layers<'_>, stack: &[DiffId]) -> Result<Stack, StoreError> {
+pub(super) fn open(layers: Layers<'_>, stack: &[DiffId]) -> Result<Stack, StoreError> {
     let store = layers.store;
     let mut floors: Vec<Floor> = Vec::with_capacity(stack.len());
     let mut root_tree = None;
