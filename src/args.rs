@@ -36,17 +36,29 @@ pub(crate) fn parse(mut words: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(words)
 }
 
+/// Whether the command line is of `run`, whose own failures have a status of their own.
+pub(crate) fn is_run(words: &[OsString]) -> bool {
+    words.get(place_of_command(words)).is_some_and(|word| word == "run")
+}
+
 /// Where `build` goes when no command was named: behind the flags of every command.
 fn place_of_implied_build(words: &[OsString]) -> Option<usize> {
+    let place = place_of_command(words);
+    match words.get(place)?.to_str().unwrap_or_default() {
+        "-h" | "--help" | "-V" | "--version" => None,
+        text => (!Command::is_name(text)).then_some(place),
+    }
+}
+
+/// Behind the program's name and the flags of every command.
+fn place_of_command(words: &[OsString]) -> usize {
     let mut place = 1;
     while let Some(word) = words.get(place) {
-        let text = word.to_str().unwrap_or_default();
-        match text {
+        match word.to_str().unwrap_or_default() {
             "--root" => place += 2,
-            _ if text.starts_with("--root=") => place += 1,
-            "-h" | "--help" | "-V" | "--version" => return None,
-            _ => return (!Command::is_name(text)).then_some(place),
+            text if text.starts_with("--root=") => place += 1,
+            _ => break,
         }
     }
-    None
+    place
 }

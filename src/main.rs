@@ -6,6 +6,7 @@ mod commands;
 mod hints;
 mod human;
 mod output;
+mod terminal;
 mod values;
 
 use std::process::ExitCode;
@@ -17,15 +18,17 @@ use crate::output::Output;
 
 fn main() -> ExitCode {
     let mut out = Output::new();
-    let cli = match args::parse(std::env::args_os().collect()) {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let own_status = args::is_run(&words).then_some(commands::RUN_FAILED);
+    let cli = match args::parse(words) {
         Ok(cli) => cli,
-        Err(usage) => return out.usage(&usage),
+        Err(usage) => return out.usage(&usage, own_status.unwrap_or(2)),
     };
     match start(cli, &mut out) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             out.error(&error, hints::hint(&error));
-            ExitCode::from(commands::failure_code(&error))
+            ExitCode::from(own_status.unwrap_or_else(|| commands::failure_code(&error)))
         }
     }
 }

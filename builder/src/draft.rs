@@ -22,6 +22,8 @@ pub struct Draft {
     pub layers: Vec<DiffId>,
     /// ARG and ENV so far.
     pub scope: Scope,
+    /// When the newest file change was made, RFC 3339: the image's own time.
+    pub created: Option<String>,
     /// CMD was given in this stage, so that an ENTRYPOINT keeps it.
     pub has_own_cmd: bool,
 }
@@ -49,7 +51,7 @@ impl Draft {
         for name in ["container", "container_config", "docker_version", "parent", "id"] {
             draft.config.extra.remove(name);
         }
-        draft.config.created = None;
+        draft.created = draft.config.created.take();
         // Triggers ran when this stage was planned; they are not the new image's.
         draft.config.config.on_build.clear();
         draft.add_path();
@@ -77,10 +79,11 @@ impl Draft {
         ChainId::of(&self.layers)
     }
 
-    /// Adds a line of history for an instruction that made no layer.
-    pub fn note(&mut self, created_by: String, created: String) {
+    /// Adds a line of history for an instruction that made no layer; its time is that of the files it
+    /// stands on, so that a build in which nothing changed is the same image.
+    pub fn note(&mut self, created_by: String) {
         self.config.history.push(History {
-            created: Some(created),
+            created: self.created.clone(),
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
             empty_layer: true,
@@ -92,8 +95,9 @@ impl Draft {
     pub fn push_layer(&mut self, layer: DiffId, created_by: String, created: String) {
         self.layers.push(layer);
         self.config.rootfs.diff_ids.push(layer);
+        self.created = Some(created);
         self.config.history.push(History {
-            created: Some(created),
+            created: self.created.clone(),
             created_by: Some(created_by),
             comment: Some(COMMENT.to_owned()),
             ..History::default()

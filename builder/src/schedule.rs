@@ -14,7 +14,7 @@ use crate::build::{Build, Cancel, Networks, Permits};
 use crate::draft::Draft;
 use crate::plan::{Plan, StagePlan};
 use crate::progress::{Event, Progress};
-use crate::stage::{Board, Stages, build_stage};
+use crate::stage::{Board, Stages, build_stage, rfc3339};
 use crate::step::configure;
 use crate::{BuildError, Input, Options, containerfile, lint};
 
@@ -42,7 +42,6 @@ pub fn build(
     let plan = Plan::new(store, &tree, options, &input.file_name)?;
     let networks = Networks::new(store.lease_name()?);
     let permits = Permits::new(options.jobs);
-    let created = created(options);
     let shared = Build {
         store,
         input,
@@ -53,10 +52,9 @@ pub fn build(
         networks: &networks,
         permits: &permits,
         escape: tree.escape,
-        created: &created,
     };
     let draft = build_stages(shared, &plan, tree.stages.len())?;
-    finish(store, input, options, &draft, &created)
+    finish(store, input, options, &draft)
 }
 
 fn warn(input: &Input, tree: &containerfile::Containerfile, options: &Options, progress: &dyn Progress) {
@@ -86,12 +84,6 @@ fn is_consumed(tree: &containerfile::Containerfile, name: &str) -> bool {
     special
         || tree.global_args.iter().any(takes)
         || tree.stages.iter().any(|stage| stage.instructions.iter().any(takes))
-}
-
-/// RFC 3339, whole seconds of `SOURCE_DATE_EPOCH` or now.
-fn created(options: &Options) -> String {
-    let given = options.source_date_epoch.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    given.unwrap_or_else(jiff::Timestamp::now).to_string()
 }
 
 fn build_stages(shared: Build<'_>, plan: &Plan, count: usize) -> Result<Arc<Draft>, BuildError> {
@@ -133,16 +125,15 @@ fn build_stages(shared: Build<'_>, plan: &Plan, count: usize) -> Result<Arc<Draf
 }
 
 /// Draft → config → image → names.
-fn finish(
-    store: &Store,
-    input: &Input,
-    options: &Options,
-    draft: &Draft,
-    created: &str,
-) -> Result<Built, BuildError> {
+fn finish(store: &Store, input: &Input, options: &Options, draft: &Draft) -> Result<Built, BuildError> {
     let mut draft = draft.clone();
     configure::add_labels(&mut draft, &options.labels);
-    draft.config.created = Some(created.to_owned());
+    let epoch = options.source_date_epoch.map(rfc3339);
+    draft.config.created = epoch.clone().or(draft.created.take());
+    // The base's own lines keep their times; ours that stand on no file have the epoch or none.
+    for line in draft.config.history.iter_mut().filter(|line| line.created.is_none()) {
+        line.created.clone_from(&epoch);
+    }
     let config = serde_json::to_vec(&draft.config).expect("a config is always JSON");
     let image = store.images().add(&config, None)?;
     if let Some((context, memory)) =

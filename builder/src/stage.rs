@@ -230,7 +230,7 @@ fn fold(
         return Err(StepError::Cancelled);
     }
     if let Some(line) = configure(draft, &instruction.kind, build.escape, build.globals)? {
-        draft.note(line, build.created.to_owned());
+        draft.note(line);
         return Ok(());
     }
     match &instruction.kind {
@@ -239,7 +239,7 @@ fn fold(
             let key = step.key(build, draft)?;
             let layer =
                 layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch, id))?;
-            draft.push_layer(layer, step.shown, build.created.to_owned());
+            draft.push_layer(layer.diff_id, step.shown, layer.created);
         }
         Kind::Copy(copy) | Kind::Add(copy) => {
             let is_add = matches!(instruction.kind, Kind::Add(_));
@@ -247,7 +247,7 @@ fn fold(
             let key = step.key(build, draft)?;
             let layer =
                 layer(build, &key, id, &instruction.text, |scratch| step.apply(build, draft, scratch))?;
-            draft.push_layer(layer, step.shown, build.created.to_owned());
+            draft.push_layer(layer.diff_id, step.shown, layer.created);
         }
         Kind::Workdir(word) => change_directory(build, draft, &value(draft, word, build.escape)?, id)?,
         _ => unreachable!("configure takes every other instruction"),
@@ -263,17 +263,28 @@ fn change_directory(build: &Build<'_>, draft: &mut Draft, path: &str, id: StepId
     draft.config.config.working_dir = path.to_string();
     let shown = format!("WORKDIR {path}");
     if path.is_root() {
-        draft.note(shown, build.created.to_owned());
+        draft.note(shown);
         return Ok(());
     }
     let key = workdir::key(draft, &path);
     let layer = layer(build, &key, id, &shown, |scratch| workdir::apply(build, draft, &path, scratch))?;
-    if layer == DiffId::EMPTY {
-        draft.note(shown, build.created.to_owned());
+    if layer.diff_id == DiffId::EMPTY {
+        draft.note(shown);
     } else {
-        draft.push_layer(layer, format!("{shown} # buildkit"), build.created.to_owned());
+        draft.push_layer(layer.diff_id, shown, layer.created);
     }
     Ok(())
+}
+
+/// A layer, and when it was made (RFC 3339).
+struct Made {
+    diff_id: DiffId,
+    created: String,
+}
+
+/// RFC 3339, of seconds since 1970.
+pub(crate) fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// The layer of a step: the one that was sealed under this key before, or a new one.
@@ -283,12 +294,15 @@ fn layer(
     id: StepId,
     place: &str,
     apply: impl FnOnce(&Scratch) -> Result<(), StepError>,
-) -> Result<DiffId, StepError> {
+) -> Result<Made, StepError> {
     let digest = key.digest();
+    let epoch = build.options.source_date_epoch;
     if !build.options.no_cache {
-        if let Some(known) = build.store.cache().find(digest)?.and_then(|row| row.layer) {
+        if let Some(row) = build.store.cache().find(digest)?
+            && let Some(diff_id) = row.layer
+        {
             build.progress.event(Event::Cached { step: id });
-            return Ok(known);
+            return Ok(Made { diff_id, created: rfc3339(epoch.unwrap_or(row.created_seconds)) });
         }
     }
     let _permit = build.permits.take();
@@ -300,12 +314,14 @@ fn layer(
     apply(&scratch)?;
     let options = SealOptions { clamp_mtime_seconds: build.options.source_date_epoch };
     let sealed = build.store.layers().seal(scratch, options)?;
+    let created_seconds = epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second());
     build.store.cache().record(&CacheRow {
         key: digest,
         layer: Some(sealed.diff_id),
         components: key.to_json(),
         place: place.to_owned(),
         seconds: started.elapsed().as_secs_f64(),
+        created_seconds,
     })?;
-    Ok(sealed.diff_id)
+    Ok(Made { diff_id: sealed.diff_id, created: rfc3339(created_seconds) })
 }

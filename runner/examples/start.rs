@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runner::rootfs::{self, MountOptions, Rootfs};
-use runner::sandbox::plan::{self, Limits, Network, Plan, Process, Seccomp, User};
+use runner::sandbox::plan::{Limits, Network, Plan, Process, Seccomp, User};
 use runner::sandbox::{self, Stdio, capabilities};
 use rustix::fs::{Mode, OFlags};
 use store::{ImagePath, Scratch, Stack, Store};
@@ -21,9 +21,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::copy("/bin/busybox", folder.path().join("layer/bin/busybox"))?;
     let store = Store::open(&folder.path().join("store"))?;
     let mut out = std::io::stdout();
-    if let [word, id] = words.as_slice() && word == "hold" {
+    if let [word, id] = words.as_slice()
+        && word == "hold"
+    {
         let (root, _scratch) = mount(&store, folder.path())?;
-        let sandbox = sandbox::spawn(&plan(id, &["/bin/busybox", "sleep", "1000"]), root.mount.as_fd(), Stdio::default())?;
+        let sandbox = sandbox::spawn(
+            &plan(id, &["/bin/busybox", "sleep", "1000"]),
+            root.mount.as_fd(),
+            Stdio::default(),
+        )?;
         writeln!(out, "{}", sandbox.pid())?;
         sandbox.wait()?;
         return Ok(());
@@ -85,8 +91,8 @@ fn plan(id: &str, argv: &[&str]) -> Plan {
         limits: Limits { pids: Some(2048), ..Limits::default() },
         seccomp: Seccomp::Default,
         shm_size_bytes: 64 << 20,
-        masked_paths: plan::masked_paths(),
-        read_only_paths: plan::read_only_paths(),
+        masked_paths: sandbox::defaults::masked_paths(),
+        read_only_paths: sandbox::defaults::read_only_paths(),
         sysctls: vec![("net.ipv4.ip_unprivileged_port_start".into(), "0".into())],
     }
 }

@@ -1,6 +1,12 @@
 //! Private networks against the real kernel: out through NAT, apart from each other, gone afterwards.
 //!
 //! Needs root with `CAP_NET_ADMIN` and the programs `ip` and `nft`; without them a test says so and passes.
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test tells why it was skipped, a victim that it is ready"
+)]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

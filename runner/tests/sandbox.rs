@@ -1,6 +1,7 @@
 //! Sandboxes as their users see them: real processes in a small root of busybox. Needs root.
 //!
 //! May touch: a folder of its own below the temporary one, its own cgroups. Knows nothing of the store.
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 use std::fs;
 use std::io::Read;
@@ -110,7 +111,7 @@ fn plan(argv: &[&str]) -> Plan {
         mounts: Vec::new(),
         files: Vec::new(),
         limits: Limits::default(),
-        seccomp: runner::sandbox::plan::Seccomp::Default,
+        seccomp: sandbox::plan::Seccomp::Default,
         shm_size_bytes: 64 << 20,
         masked_paths: Vec::new(),
         read_only_paths: Vec::new(),
@@ -276,8 +277,8 @@ fn the_kernel_refuses_what_the_filter_and_the_mounts_forbid() {
 }
 
 fn defaults_of_paths(plan: &mut Plan) {
-    plan.masked_paths = sandbox::plan::masked_paths();
-    plan.read_only_paths = sandbox::plan::read_only_paths();
+    plan.masked_paths = sandbox::defaults::masked_paths();
+    plan.read_only_paths = sandbox::defaults::read_only_paths();
 }
 
 #[test]
@@ -449,8 +450,11 @@ fn the_working_directory_is_made_for_the_user_and_settings_are_written() {
 fn a_terminal_is_the_processs_own() {
     let machine = Machine::new();
     let root = machine.mount();
-    let mut plan =
-        plan(&["sh", "-c", "read go; tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size"]);
+    let mut plan = plan(&[
+        "sh",
+        "-c",
+        "read go; tty; test -t 0 && test -c /dev/console && echo hi > /dev/tty; stty size",
+    ]);
     for applet in ["tty", "stty"] {
         std::os::unix::fs::symlink("busybox", machine.path("layer/bin").join(applet)).unwrap();
     }

@@ -60,8 +60,14 @@ commands! {
     Load = load,
     /// Remove what nothing needs
     Prune = prune,
+    /// List containers
+    Ps = ps,
+    /// Remove containers
+    Rm = rm,
     /// Remove images
     Rmi = rmi,
+    /// Run a command in a new container
+    Run = run,
     /// Write images to an archive or an OCI folder
     Save = save,
     /// Give an image one more name
@@ -69,6 +75,9 @@ commands! {
     /// Take names away from images
     Untag = untag,
 }
+
+pub(crate) use images::NoSuchImage;
+pub(crate) use run::FAILED as RUN_FAILED;
 
 /// An error with an exit status of its own.
 #[derive(Debug)]

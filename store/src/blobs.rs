@@ -121,7 +121,7 @@ impl Blobs<'_> {
     }
 
     /// Pins a blob that is here; false when it is not.
-    pub(crate) fn keep(&self, id: BlobId, diff_id: Option<DiffId>) -> Result<bool, StoreError> {
+    pub(crate) fn keep(self, id: BlobId, diff_id: Option<DiffId>) -> Result<bool, StoreError> {
         let Some(size_bytes) = self.size_bytes(id)? else { return Ok(false) };
         let lease = self.store.lease()?;
         self.store.note_pins();
@@ -136,11 +136,11 @@ impl Blobs<'_> {
         })
     }
 
-    pub(crate) fn path_of(&self, id: BlobId) -> PathBuf {
+    pub(crate) fn path_of(self, id: BlobId) -> PathBuf {
         self.store.root.join(place_of(id))
     }
 
-    fn open_file(&self, id: BlobId) -> Result<File, StoreError> {
+    fn open_file(self, id: BlobId) -> Result<File, StoreError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file: OwnedFd = rustix::fs::openat(&self.store.dir, place_of(id), flags, Mode::empty())
             .map_err(StoreError::io("open", self.path_of(id)))?;

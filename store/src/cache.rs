@@ -26,6 +26,8 @@ pub struct CacheRow {
     /// Where the step stood: `<Containerfile>:<stage>:<instruction number>`; groups rows for explaining.
     pub place: String,
     pub seconds: f64,
+    /// When the step was done, seconds since 1970.
+    pub created_seconds: i64,
 }
 
 impl Cache<'_> {

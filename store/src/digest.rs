@@ -136,12 +136,13 @@ impl DiffId {
 }
 
 impl ChainId {
-    /// The chain of one layer (OCI image-spec, config.md, "Layer ChainID").
+    /// The chain of one layer (OCI image-spec, config.md, "Layer `ChainID`").
     pub fn base(bottom: DiffId) -> Self {
         Self(bottom.0)
     }
 
     /// The chain with one more layer on top.
+    #[must_use]
     pub fn push(self, above: DiffId) -> Self {
         Self(Digest::of(format!("{} {}", self.0, above.0).as_bytes()))
     }

@@ -252,8 +252,8 @@ impl Sweep<'_> {
 
     fn put_back(&self) {
         for (number, place) in self.moved.iter().enumerate() {
-            // Nothing better can be done: a row without its folder counts as absent.
-            drop(rustix::fs::renameat(&self.trash.dir, number.to_string(), &self.store.dir, place));
+            // Nothing better can be done on failure: a row without its folder counts as absent.
+            rustix::fs::renameat(&self.trash.dir, number.to_string(), &self.store.dir, place).ok();
         }
     }
 

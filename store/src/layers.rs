@@ -103,7 +103,7 @@ impl Layers<'_> {
     }
 
     /// Finds a layer and keeps every collector from it until this store is closed.
-    pub(crate) fn hold(&self, diff_id: DiffId) -> Result<bool, StoreError> {
+    pub(crate) fn hold(self, diff_id: DiffId) -> Result<bool, StoreError> {
         if self.row(diff_id)?.is_none() {
             return Ok(false);
         }
@@ -125,13 +125,13 @@ impl Layers<'_> {
         expected: Expected,
         keep_blob: bool,
     ) -> Result<Imported, StoreError> {
-        import::import(self, packed, expected, keep_blob)
+        import::import(*self, packed, expected, keep_blob)
     }
 
     /// Makes the upper directory of `scratch` a layer: one walk writes the recipe and hashes the
     /// tar, then the directory itself is renamed to be the layer's tree. The scratch must not be mounted.
     pub fn seal(&self, scratch: Scratch, options: SealOptions) -> Result<Layer, StoreError> {
-        seal::seal(self, scratch, options)
+        seal::seal(*self, scratch, options)
     }
 
     /// Streams the exact uncompressed tar of a layer; the last read fails when it is damaged.
@@ -148,7 +148,7 @@ impl Layers<'_> {
 
     /// Opens the trees of a stack, bottom to top. An empty stack is one empty tree.
     pub fn open_stack(&self, layers: &[DiffId]) -> Result<Stack, StoreError> {
-        stack::open(self, layers)
+        stack::open(*self, layers)
     }
 
     /// Makes a fresh writable top.
@@ -177,7 +177,7 @@ impl Layers<'_> {
     }
 
     /// The row of a layer that can be trusted.
-    fn row(&self, diff_id: DiffId) -> Result<Option<LayerRow>, StoreError> {
+    fn row(self, diff_id: DiffId) -> Result<Option<LayerRow>, StoreError> {
         let found = self.store.index.read("look up a layer", |c| index::layers::find(c, diff_id))?;
         match found {
             Some(row) if row.synced || row.boot_id == self.store.boot_id()? => Ok(Some(row)),
@@ -186,7 +186,7 @@ impl Layers<'_> {
     }
 
     /// Opens and locks the tree of a layer; `None` when a collector is taking it.
-    fn open_tree(&self, diff_id: DiffId) -> Result<Option<OwnedFd>, StoreError> {
+    fn open_tree(self, diff_id: DiffId) -> Result<Option<OwnedFd>, StoreError> {
         let place = format!("{}/tree", place_of(diff_id));
         let failed = || StoreError::io("open", self.store.root.join(&place));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -212,7 +212,7 @@ impl Layers<'_> {
     /// Renames and row are one write transaction, so publishers and collectors go one after the other.
     /// What lies in the way without a row that can be trusted (from a dead process or a power cut), or
     /// locked by a collector, is moved away.
-    fn publish(&self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
+    fn publish(self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
         let diff_id = row.layer.diff_id;
         let place = place_of(diff_id);
         let failed = || StoreError::io("publish", self.path_of(diff_id));
@@ -248,7 +248,7 @@ impl Layers<'_> {
         Ok(())
     }
 
-    pub(crate) fn path_of(&self, diff_id: DiffId) -> PathBuf {
+    pub(crate) fn path_of(self, diff_id: DiffId) -> PathBuf {
         self.store.root.join(place_of(diff_id))
     }
 }

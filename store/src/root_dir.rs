@@ -103,13 +103,13 @@ impl RootDir {
 
     /// Makes `path` and its missing parents with `mode`, and returns it opened `O_PATH`.
     ///
-    /// `made` is called with each directory's descriptor right after it was made (to set an owner).
+    /// `on_made` is called with each directory's descriptor right after it was made (to set an owner).
     /// A link to a directory counts as that directory; a dangling link's target is made.
     pub fn make_dirs(
         &self,
         path: &ImagePath,
         mode: u32,
-        made: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+        on_made: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<OwnedFd> {
         let mut walked: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
@@ -122,13 +122,13 @@ impl RootDir {
             walked.extend_from_slice(&name);
             here = match self.open_raw(&walked, DIRECTORY_PATH) {
                 Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-                    match make_one(&here, &name, mode, made)? {
+                    match make_one(&here, &name, mode, on_made)? {
                         Some(dir) => dir,
                         None => {
                             // Something came between, or a dangling link lies here: go where it points.
                             budget = budget.checked_sub(1).ok_or(Errno::LOOP)?;
                             walked.truncate(parent_length);
-                            self.follow(&here, &name, &mut walked, &mut todo)?;
+                            Self::follow(&here, &name, &mut walked, &mut todo)?;
                             self.open_raw(if walked.is_empty() { b"." } else { &walked }, DIRECTORY_PATH)?
                         }
                     }
@@ -140,13 +140,7 @@ impl RootDir {
     }
 
     /// Puts the parts of the link `name` in `dir` (whose path is `walked`) before what is still to do.
-    fn follow(
-        &self,
-        dir: &OwnedFd,
-        name: &[u8],
-        walked: &mut Vec<u8>,
-        todo: &mut Vec<Vec<u8>>,
-    ) -> io::Result<()> {
+    fn follow(dir: &OwnedFd, name: &[u8], walked: &mut Vec<u8>, todo: &mut Vec<Vec<u8>>) -> io::Result<()> {
         let target = match rustix::fs::readlinkat(dir, name, Vec::new()) {
             Ok(target) => target.into_bytes(),
             // No link: whatever came between is looked at again.
@@ -159,6 +153,12 @@ impl RootDir {
         let parts = target.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
         todo.extend(parts.rev().map(<[u8]>::to_vec));
         Ok(())
+    }
+
+    /// Deletes `path` and all below it; links are deleted, never followed.
+    pub fn remove_all(&self, path: &ImagePath) -> io::Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        crate::folder::remove_tree(parent.as_fd(), &std::ffi::CString::new(name.as_encoded_bytes())?)
     }
 
     /// Opens the parent of `path` (which must be there) and returns it with the last component.
@@ -219,7 +219,7 @@ fn make_one(
     parent: &OwnedFd,
     name: &[u8],
     mode: u32,
-    made: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+    on_made: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<Option<OwnedFd>> {
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode)) {
         Err(Errno::EXIST) => return Ok(None),
@@ -233,7 +233,7 @@ fn make_one(
     )?;
     // The process's umask has no say in what an image holds.
     rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
-    made(dir.as_fd())?;
+    on_made(dir.as_fd())?;
     Ok(Some(open_by_rules(dir.as_fd(), b".", DIRECTORY_PATH, ResolveFlags::BENEATH)?))
 }
 

@@ -10,6 +10,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use rustix::fs::{Gid, Mode, Uid};
 
@@ -25,6 +26,8 @@ pub struct Scratch {
     pub upper: OwnedFd,
     pub work: OwnedFd,
     pub(crate) folder: Folder,
+    /// Mode, owner and group that the root had below; a change of them is a change of the layer.
+    pub(crate) root_before: OnceLock<(u32, u32, u32)>,
 }
 
 impl Scratch {
@@ -38,7 +41,7 @@ impl Scratch {
         };
         let (folder, upper, work) =
             make().map_err(StoreError::io("make a folder in", store.root.join("scratch")))?;
-        Ok(Self { path: store.root.join(&folder.place), upper, work, folder })
+        Ok(Self { path: store.root.join(&folder.place), upper, work, folder, root_before: OnceLock::new() })
     }
 
     /// Gives the upper directory owner and mode of the stack's root, which an overlay shows as its own.
@@ -48,6 +51,7 @@ impl Scratch {
         };
         let set = || -> io::Result<()> {
             let stat = rustix::fs::fstat(root)?;
+            self.root_before.get_or_init(|| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid));
             if stat.st_uid != 0 || stat.st_gid != 0 {
                 rustix::fs::fchown(
                     &self.upper,
@@ -58,5 +62,12 @@ impl Scratch {
             Ok(rustix::fs::fchmod(&self.upper, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
         };
         set().map_err(StoreError::io("set attributes of", self.path.join("upper")))
+    }
+
+    /// Whether the root directory got another mode or owner while this was written.
+    pub(crate) fn root_changed(&self) -> io::Result<bool> {
+        let stat = rustix::fs::fstat(&self.upper)?;
+        let before = self.root_before.get().copied().unwrap_or((0o755, 0, 0));
+        Ok(before != (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
     }
 }

@@ -1,4 +1,5 @@
 //! One store, many users: equal work at once, collectors beside builders, processes that die.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::io::Read;
 use std::path::Path;
@@ -82,8 +83,14 @@ fn a_collector_takes_what_nobody_needs_and_nothing_else() {
 
     // A cached step needs it, unless the cache goes too.
     let key = Digest::of(b"key");
-    let row =
-        CacheRow { key, layer: Some(diff_id), components: "{}".into(), place: "f:0:1".into(), seconds: 1.0 };
+    let row = CacheRow {
+        key,
+        layer: Some(diff_id),
+        components: "{}".into(),
+        place: "f:0:1".into(),
+        seconds: 1.0,
+        created_seconds: 0,
+    };
     collector.cache().record(&row).unwrap();
     assert!(collector.collect(true, false).unwrap().layers.is_empty());
     assert_eq!(collector.cache().find(key).unwrap().unwrap().layer, Some(diff_id));

@@ -48,7 +48,7 @@ fn arguments_and_environment_follow_dockers_order() {
         },
         Case {
             name: "variables reach the other instructions",
-            containerfile: "FROM scratch\nARG d=/data u=7:8 p=80\nENV name=n\nWORKDIR $d/${name}\nCOPY a$p $d/\nEXPOSE $p\nUSER $u\nLABEL l=$name-$d\nSTOPSIGNAL SIG$s\nVOLUME $d/v\n",
+            containerfile: "FROM scratch\nARG d=/data u=7:8 p=80 s=KILL\nENV name=n\nWORKDIR $d/${name}\nCOPY a$p $d/\nEXPOSE $p\nUSER $u\nLABEL l=$name-$d\nSTOPSIGNAL SIG$s\nVOLUME $d/v\n",
             flags: &["--build-arg", "d=/given"],
             files: &[("a80", "A")],
             expect: &[
@@ -56,6 +56,7 @@ fn arguments_and_environment_follow_dockers_order() {
                 Text("given/a80", "A"),
                 Config("ExposedPorts", r#"{"80/tcp": {}}"#),
                 Config("User", r#""7:8""#),
+                Config("StopSignal", r#""SIGKILL""#),
                 Config("Labels", r#"{"l": "n-/given"}"#),
                 Config("Volumes", r#"{"/given/v": {}}"#),
             ],

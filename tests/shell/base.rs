@@ -27,7 +27,9 @@ nogroup:x:65534:
 pub(crate) fn busybox_base() -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-base.tar");
     if !place.exists() {
-        let half_made = place.with_extension(format!("{}.tar", std::process::id()));
+        // Threads of one test binary may all be the first.
+        let thread = std::thread::current().id();
+        let half_made = place.with_extension(format!("{}-{thread:?}.tar", std::process::id()));
         fs::write(&half_made, busybox_tar()).expect("cargo's folder for test files is writable");
         fs::rename(&half_made, &place).expect("a rename within one folder");
     }

@@ -76,22 +76,29 @@ fn failed(doing: &'static str, path: &ImagePath) -> impl FnOnce(io::Error) -> Se
     move |source| SelectError::Io { doing, path, source }
 }
 
-/// Finds all that `request` names and hashes it. A pattern without a match is fine as long as another
-/// source matched (`COPY package.json lock* ./`).
+/// Finds all that `request` names and hashes it. A pattern may match nothing, as in BuildKit
+/// (`COPY package.json lock* ./` depends on it); a plain name must be there.
 pub fn select(source: &Source, request: Request<'_>) -> Result<Vec<Selected>, SelectError> {
     let mut selected = Vec::new();
     for word in request.words {
         let matches = find(source, word)?;
+        let above = folders_before_pivot(word);
         for path in matches {
-            selected.extend(select_one(source, &path, request.exclude)?);
+            let mut found = select_one(source, &path, request.exclude)?;
+            if let Some(one) = &mut found {
+                one.path = path.components().skip(above).collect::<Vec<_>>().join(&b'/');
+            }
+            selected.extend(found);
         }
-    }
-    if selected.is_empty() {
-        let kind = if source.keeps_owners { "image" } else { "context" };
-        return Err(SelectError::NotFound(request.words.join(" "), kind));
     }
     hash_contents(source, &mut selected)?;
     Ok(selected)
+}
+
+/// How many folders of a source are before the pivot `/./`, which `--parents` does not keep.
+fn folders_before_pivot(word: &str) -> usize {
+    let word = word.trim_start_matches("./");
+    word.find("/./").map_or(0, |pivot| ImagePath::new(&word[..pivot]).components().count())
 }
 
 /// Whether a text has anything that Go's `filepath.Match` gives a meaning.
@@ -103,10 +110,7 @@ fn is_pattern(text: &[u8]) -> bool {
 fn find(source: &Source, word: &str) -> Result<Vec<ImagePath>, SelectError> {
     let path = ImagePath::new(word);
     if !is_pattern(word.as_bytes()) {
-        return match exists(source, &path)? {
-            true => Ok(vec![path]),
-            false => Err(not_found(source, &path, word)),
-        };
+        return if exists(source, &path)? { Ok(vec![path]) } else { Err(not_found(source, &path, word)) };
     }
     let mut found = vec![ImagePath::root()];
     for part in path.components() {
@@ -149,7 +153,7 @@ fn matching_names(
 /// Whether `path` is there and may be seen.
 fn exists(source: &Source, path: &ImagePath) -> Result<bool, SelectError> {
     match source.root.open(path, OFlags::PATH | OFlags::NOFOLLOW) {
-        Ok(_) => Ok(path.is_root() || is_visible(&source.rules, path)),
+        Ok(opened) => Ok(path.is_root() || is_visible(source, path, &opened)?),
         Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(failed("open", path)(error)),
     }
@@ -159,8 +163,16 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn is_visible(rules: &IgnoreRules, path: &ImagePath) -> bool {
-    !rules.verdict(path.relative()).ignored || rules.may_hold_exceptions(path.relative())
+/// Whether the rules let a path be seen: an ignored folder is there for what comes back below it.
+fn is_visible(source: &Source, path: &ImagePath, opened: &OwnedFd) -> Result<bool, SelectError> {
+    if !source.rules.verdict(path.relative()).ignored {
+        return Ok(true);
+    }
+    let stat = Stat::of_open(opened).map_err(failed("read the state of", path))?;
+    if !stat.is_dir() || !source.rules.may_hold_exceptions(path.relative()) {
+        return Ok(false);
+    }
+    Ok(!list_folder(source, path, opened, &IgnoreRules::default())?.is_empty())
 }
 
 fn not_found(source: &Source, path: &ImagePath, word: &str) -> SelectError {

@@ -54,8 +54,13 @@ pub fn unpack(
         return Ok(false);
     }
     let plain = compress::decompress(open().map_err(failed)?).map_err(failed)?;
-    let mut unpacker = Unpacker { root, destination, owner: placing.owner_given(), times: HashMap::new() };
-    unpacker.unpack(plain).map_err(failed)?;
+    let owner = placing.owner_given();
+    let own = owner.unwrap_or((0, 0));
+    let mut made_by_us = |made: BorrowedFd<'_>| chown(made, own);
+    // The destination is the archive's whole world: `..` and absolute links in it end there.
+    let folder = root.make_dirs(destination, 0o755, &mut made_by_us).map_err(failed)?;
+    let folder = RootDir::new(folder);
+    Unpacker { root: &folder, owner, times: HashMap::new() }.unpack(plain).map_err(failed)?;
     Ok(true)
 }
 
@@ -74,7 +79,6 @@ fn is_archive(packed: File) -> bool {
 
 struct Unpacker<'u> {
     root: &'u RootDir,
-    destination: &'u ImagePath,
     owner: Option<(u32, u32)>,
     /// Folders get their times when nothing more is put into them.
     times: HashMap<ImagePath, Timestamps>,
@@ -94,12 +98,11 @@ impl Place {
 
 impl Unpacker<'_> {
     fn unpack(&mut self, plain: impl Read) -> io::Result<()> {
-        self.root.make_dirs(self.destination, 0o755, &mut |made| self.own(made, None))?;
         let mut archive = tar::Archive::new(plain);
         for entry in archive.entries()? {
             let mut entry = entry?;
-            let path = self.path_of(&entry.path_bytes());
-            if path == *self.destination {
+            let path = ImagePath::new(entry.path_bytes());
+            if path.is_root() {
                 continue;
             }
             self.unpack_entry(&mut entry, path)?;
@@ -110,11 +113,6 @@ impl Unpacker<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Names are relative to the destination, `..` clamped there.
-    fn path_of(&self, name: &[u8]) -> ImagePath {
-        self.destination.join(ImagePath::new(name).relative())
     }
 
     fn unpack_entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: ImagePath) -> io::Result<()> {
@@ -164,9 +162,10 @@ impl Unpacker<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&place.parent, place.name(), flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(made);
+        let xattrs = xattrs(entry)?;
         io::copy(entry, &mut file)?;
         self.own(file.as_fd(), Some(entry.header()))?;
-        for (name, value) in xattrs(entry)? {
+        for (name, value) in xattrs {
             rustix::fs::fsetxattr(&file, &name[..], &value, rustix::fs::XattrFlags::empty())?;
         }
         rustix::fs::fchmod(&file, mode(entry)?)?;
@@ -174,7 +173,7 @@ impl Unpacker<'_> {
     }
 
     fn make_link(&self, entry: &tar::Entry<'_, impl Read>, place: &Place) -> io::Result<()> {
-        let target = self.path_of(&link_name(entry)?);
+        let target = ImagePath::new(link_name(entry)?);
         let (folder, name) = self.root.open_parent(&target)?;
         if target != place.path {
             self.clear(place)?;
@@ -198,16 +197,17 @@ impl Unpacker<'_> {
         Ok(rustix::fs::chmodat(&place.parent, place.name(), mode(entry)?, AtFlags::empty())?)
     }
 
-    /// Takes away what has the name; a folder only when it is empty.
+    /// Takes away what has the name, a folder with all that is in it.
     fn clear(&self, place: &Place) -> io::Result<()> {
-        let Ok(there) = Stat::of(&place.parent, place.name()) else { return Ok(()) };
-        let flags = if there.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        Ok(rustix::fs::unlinkat(&place.parent, place.name(), flags)?)
+        match rustix::fs::unlinkat(&place.parent, place.name(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => self.root.remove_all(&place.path),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn own(&self, file: BorrowedFd<'_>, header: Option<&tar::Header>) -> io::Result<()> {
-        let (uid, gid) = self.owner_of(header)?;
-        Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+        chown(file, self.owner_of(header)?)
     }
 
     fn owner_of(&self, header: Option<&tar::Header>) -> io::Result<(u32, u32)> {
@@ -227,6 +227,10 @@ impl Unpacker<'_> {
         rustix::fs::chownat(&place.parent, place.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(rustix::fs::utimensat(&place.parent, place.name(), &times(entry)?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
+}
+
+fn chown(file: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> io::Result<()> {
+    Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
 }
 
 fn mode(entry: &tar::Entry<'_, impl Read>) -> io::Result<Mode> {

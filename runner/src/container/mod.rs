@@ -13,6 +13,7 @@
 //! May touch: `containers/` and `volumes/`, sandboxes, networks. Knows nothing of how layers and
 //! blobs lie on disk, of command lines, of the user's terminal.
 
+mod assemble;
 mod command;
 mod files;
 pub mod name;
@@ -21,23 +22,22 @@ mod record;
 pub mod signal;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, OFlags};
 use store::{Image, ImagePath, RootDir, Scratch, Store, StoreError};
 
-use crate::network::{Mode, Network, NetworkError};
-use crate::process::{self, ProcessError};
-use crate::rootfs::{self, MountOptions, Rootfs, RootfsError};
-use crate::sandbox::plan::{self, Mount, MountSource, Plan, Process, User};
-use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage, capabilities};
+use crate::network::{Network, NetworkError};
+use crate::process::ProcessError;
+use crate::rootfs::{Rootfs, RootfsError};
+use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage};
 use crate::volumes::{self, VolumeError};
 
 pub use options::{HostAddress, PIDS, RunOptions, SHM_SIZE_BYTES, Tmpfs};
 pub use record::{Record, State, clear_dead, find, list};
 
+use assemble::Start;
 use record::Folder;
 
 /// Why a container could not be started, found or removed.
@@ -135,30 +135,30 @@ pub fn start<'s>(
     stdio: Stdio,
 ) -> Result<Container<'s>, ContainerError> {
     if !store.dead_leases().is_empty() {
-        record::clear_dead(store)?;
+        clear_dead(store)?;
     }
     let config = &image.config.config;
     let argv = command::argv(config, options)?;
     let cwd = command::working_dir(config, options)?;
     let mut belongings = Belongings::take(store, image, image_name, options, &argv)?;
     let id = belongings.record.id.clone();
-    let hostname = hostname(options, &id)?;
+    let hostname = assemble::hostname(options, &id)?;
     let env = command::env(config, options, &hostname)?;
 
     // The slowest part needs nothing of the others.
     let (network, mounted) = std::thread::scope(|scope| {
         let network = scope.spawn(|| Network::open(options.network, &id));
-        let mounted = mount(store, image);
+        let mounted = assemble::mount(store, image);
         (network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), mounted)
     });
     let (network, (rootfs, scratch)) = (network?, mounted?);
 
     let root = RootDir::new(rootfs.mount.try_clone().map_err(ContainerError::io("open", Path::new("/")))?);
-    let user = user(&root, options.user.as_deref().unwrap_or(&config.user))?;
-    let mounts = mounts(&mut belongings, &root, image, options)?;
-    let process = process(options, Start { argv, cwd, env, user })?;
-    let plan = plan(options, &network, process, mounts, (&id, &hostname))?;
-    let sandbox = sandbox::spawn(&plan, std::os::fd::AsFd::as_fd(&rootfs.mount), stdio)?;
+    let user = assemble::user(&root, options.user.as_deref().unwrap_or(&config.user))?;
+    let mounts = assemble::mounts(&mut belongings, &root, image, options)?;
+    let process = assemble::process(options, Start { argv, cwd, env, user })?;
+    let plan = assemble::plan(options, &network, process, mounts, (&id, &hostname))?;
+    let sandbox = sandbox::spawn(&plan, rootfs.mount.as_fd(), stdio)?;
     let mut container = Container { sandbox, rootfs, scratch, network, belongings, ended_by: None };
     container.note_start()?;
     Ok(container)
@@ -330,154 +330,6 @@ pub fn exit_status(exit: Exit) -> u8 {
         Exit::Code(code) => code,
         Exit::Signal(signal) => 128_u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
     }
-}
-
-fn mount(store: &Store, image: &Image) -> Result<(Rootfs, Scratch), ContainerError> {
-    let stack = store.layers().open_stack(&image.layers)?;
-    let scratch = store.layers().scratch()?;
-    let rootfs = rootfs::mount(store, &stack, Some(&scratch), MountOptions { mount_points: true })?;
-    Ok((rootfs, scratch))
-}
-
-fn hostname(options: &RunOptions, id: &str) -> Result<String, ContainerError> {
-    match (&options.hostname, options.network) {
-        (Some(name), _) => files::check_host_name(name).map(|()| name.clone()),
-        (None, Mode::Host) => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
-        (None, _) => Ok(id.chars().take(name::SHORT).collect()),
-    }
-}
-
-/// The user by the image's own accounts.
-fn user(root: &RootDir, spec: &str) -> Result<User, ContainerError> {
-    let passwd = accounts(root, "/etc/passwd")?;
-    let group = accounts(root, "/etc/group")?;
-    Ok(process::resolve_user(spec, &passwd, &group)?)
-}
-
-/// Reads a small file of the image, if it is one: a pipe or a device there would hang us.
-fn accounts(root: &RootDir, path: &str) -> Result<Vec<u8>, ContainerError> {
-    let image_path = ImagePath::new(path);
-    let failed = || ContainerError::io("read the image's", Path::new(path));
-    let place = match root.open(&image_path, OFlags::PATH) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(failed())?,
-    };
-    let mode = rustix::fs::fstat(&place).map_err(|errno| failed()(errno.into()))?.st_mode;
-    if FileType::from_raw_mode(mode) != FileType::RegularFile {
-        return Err(ContainerError::NotAFile { path: image_path });
-    }
-    let file = root.open(&image_path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(failed())?;
-    let limit = u64::try_from(process::ACCOUNTS_BYTES_MAX).expect("a few MiB");
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(file), limit), &mut bytes)
-        .map_err(failed())?;
-    Ok(bytes)
-}
-
-/// The volumes and memory file systems, outer before inner.
-fn mounts(
-    belongings: &mut Belongings<'_>,
-    root: &RootDir,
-    image: &Image,
-    options: &RunOptions,
-) -> Result<Vec<Mount>, ContainerError> {
-    let mut wanted = options.volumes.clone();
-    let taken: Vec<&ImagePath> = options.tmpfs.iter().map(|tmpfs| &tmpfs.target).collect();
-    for target in image.config.config.volumes.keys().map(ImagePath::new) {
-        if !target.is_root()
-            && !taken.contains(&&target)
-            && wanted.iter().all(|volume| volume.target != target)
-        {
-            wanted.push(volumes::Volume::anonymous(target));
-        }
-    }
-    let mut mounts = Vec::new();
-    for volume in &wanted {
-        let opened = volumes::open(belongings.store, volume, root)?;
-        belongings.record.anonymous_volumes.extend(opened.anonymous);
-        mounts.push(opened.mount);
-    }
-    mounts.extend(options.tmpfs.iter().map(|tmpfs| Mount {
-        target: tmpfs.target.clone(),
-        source: MountSource::Tmpfs { size_bytes: tmpfs.size_bytes, mode: tmpfs.mode },
-        read_only: tmpfs.read_only,
-        no_exec: tmpfs.no_exec,
-        no_suid: tmpfs.no_suid,
-        no_dev: tmpfs.no_dev,
-    }));
-    mounts.sort_by_key(|mount| mount.target.components().count());
-    Ok(mounts)
-}
-
-/// What is executed, told by image and options.
-struct Start {
-    argv: Vec<String>,
-    cwd: ImagePath,
-    env: Vec<String>,
-    user: User,
-}
-
-fn process(options: &RunOptions, start: Start) -> Result<Process, ContainerError> {
-    let Start { argv, cwd, mut env, user } = start;
-    if !command::has_variable(&env, "HOME") {
-        env.push(format!("HOME={}", user.home));
-    }
-    let capabilities = capabilities::choose(&options.capabilities_add, &options.capabilities_drop)?;
-    // Who is not root has none of them, but for those that were asked for by name.
-    let ambient = match user.uid {
-        0 => Vec::new(),
-        _ => {
-            let everything = ["ALL".to_owned()];
-            capabilities::choose(&options.capabilities_add, &everything)?
-        }
-    };
-    let rlimits = options.rlimits.clone();
-    let no_new_privileges = options.no_new_privileges;
-    Ok(Process { argv, env, cwd, user, umask: 0o022, capabilities, ambient, no_new_privileges, rlimits })
-}
-
-fn plan(
-    options: &RunOptions,
-    network: &Network,
-    process: Process,
-    mounts: Vec<Mount>,
-    (id, hostname): (&str, &str),
-) -> Result<Plan, ContainerError> {
-    let host_hosts = match network.mode {
-        // A host without the file has no names of its own.
-        Mode::Host => std::fs::read("/etc/hosts").unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let names = files::Names {
-        hostname,
-        network,
-        dns: &options.dns,
-        add_hosts: &options.add_hosts,
-        host_hosts: &host_hosts,
-    };
-    // In a network namespace of its own a container may serve any port, and send pings.
-    let sysctls = match network.mode {
-        Mode::Host => Vec::new(),
-        Mode::None | Mode::Private => vec![
-            ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
-            ("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned()),
-        ],
-    };
-    Ok(Plan {
-        id: id.to_owned(),
-        process,
-        hostname: hostname.to_owned(),
-        network: network.plan(),
-        root_read_only: options.read_only,
-        mounts,
-        files: names.files()?,
-        limits: options.limits.clone(),
-        seccomp: options.seccomp.clone(),
-        shm_size_bytes: options.shm_size_bytes,
-        masked_paths: crate::sandbox::defaults::masked_paths(),
-        read_only_paths: crate::sandbox::defaults::read_only_paths(),
-        sysctls,
-    })
 }
 
 fn now_seconds() -> u64 {

@@ -13,6 +13,7 @@ use crate::volumes::Volume;
 
 /// Everything that can be said about a container besides its image.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the user's own")]
 pub struct RunOptions {
     /// Made up when there is none.
     pub name: Option<String>,
@@ -89,6 +90,7 @@ impl Default for RunOptions {
 
 /// A file system in memory at `target`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a mount's flags")]
 pub struct Tmpfs {
     pub target: ImagePath,
     pub size_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! The rules of one private network, put into the kernel's nf_tables as one transaction.
+//! The rules of one private network, put into the kernel's `nf_tables` as one transaction.
 //!
 //! ```text
 //! table ip rbuild_<link>                          owned by our socket: the kernel removes it with us
@@ -12,7 +12,7 @@
 //! is nothing to clean up after a crash. Messages are built by hand (nfnetlink, all numbers of
 //! attributes in network order) because starting `nft` takes longer than all the rest of a run.
 //!
-//! May touch: nf_tables. Knows nothing of links' making, containers, other firewalls' tools.
+//! May touch: `nf_tables`. Knows nothing of links' making, containers, other firewalls' tools.
 
 use std::io;
 use std::net::Ipv4Addr;

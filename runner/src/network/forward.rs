@@ -1,6 +1,6 @@
 //! Leave to forward, where another firewall drops what it does not know.
 //!
-//! nf_tables asks every table, and one that drops is final: our own accept would not help. Docker
+//! `nf_tables` asks every table, and one that drops is final: our own accept would not help. Docker
 //! sets the policy of iptables' FORWARD to drop and calls its chain DOCKER-USER first, which is
 //! there for the rules of others. Rules of ours carry the link's name as a comment and go with the
 //! network; after a kill, `clear` finds them by that.
@@ -88,7 +88,7 @@ impl Drop for Forward {
 
 const IPTABLES: (&str, &str) = ("filter", "FORWARD");
 
-/// The older iptables has tables of its own in the kernel, which nf_tables does not list.
+/// The older iptables has tables of its own in the kernel, which `nf_tables` does not list.
 fn legacy_is_closed() -> bool {
     let names = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
     let Some(program) = find("iptables-legacy") else { return false };

@@ -218,7 +218,7 @@ impl Inside<'_> {
         if (uid, gid) != (0, 0) {
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        let mount = self.copy_mount(self.root, name, false)?;
+        let mount = copy_mount(self.root, name, false)?;
         let place = match self.open(&target.path, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::empty()) {
             Err(Errno::NOENT) => self.make(target, Missing::File, None)?,
             other => other?,
@@ -226,17 +226,6 @@ impl Inside<'_> {
         attach(mount.as_fd(), &place, c"")?;
         // Only now: what has no name can't be mounted.
         rustix::fs::unlinkat(self.root, name, AtFlags::empty())
-    }
-
-    fn copy_mount(&self, at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        if path.is_empty() {
-            flags |= OpenTreeFlags::AT_EMPTY_PATH;
-        }
-        if recursive {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
-        }
-        rustix::mount::open_tree(at, path, flags)
     }
 
     /// Written through our own `/proc`, which nothing can have redirected.
@@ -249,7 +238,7 @@ impl Inside<'_> {
 
     fn read_only_path(&self, path: &CStr) -> Result<()> {
         let Some(place) = self.find(path)? else { return Ok(()) };
-        let mount = self.copy_mount(place.as_fd(), c"", true)?;
+        let mount = copy_mount(place.as_fd(), c"", true)?;
         let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
         sys::mount_setattr(mount.as_fd(), true, read_only, false)?;
         attach(mount.as_fd(), &place, c"")
@@ -260,11 +249,11 @@ impl Inside<'_> {
         let Some(place) = self.find(path)? else { return Ok(()) };
         let mode = rustix::fs::fstat(&place)?.st_mode;
         if FileType::from_raw_mode(mode) != FileType::Directory {
-            let null = self.copy_mount(self.root, c"dev/null", false)?;
+            let null = copy_mount(self.root, c"dev/null", false)?;
             return attach(null.as_fd(), &place, c"");
         }
         if let Some(mask) = &self.mask {
-            let copy = self.copy_mount(mask.as_fd(), c"", false)?;
+            let copy = copy_mount(mask.as_fd(), c"", false)?;
             return attach(copy.as_fd(), &place, c"");
         }
         let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -327,6 +316,18 @@ pub(crate) fn new_mount(filesystem: &Filesystem) -> Result<OwnedFd> {
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, filesystem.attributes)
+}
+
+/// A detached copy of the mount at a path, or of the descriptor's own when the path is empty.
+fn copy_mount(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(at, path, flags)
 }
 
 fn new_keyring() -> Result<()> {

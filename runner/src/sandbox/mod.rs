@@ -186,7 +186,7 @@ fn start(
         message[..4].copy_from_slice(&place.to_ne_bytes());
         message[4..].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
         // With the parent gone there is nobody to tell.
-        drop(rustix::io::write(child_report, &message));
+        rustix::io::write(child_report, &message).unwrap_or_default();
         sys::exit_now(125)
     };
     sys::clone_process(namespaces, cgroup.clone_into(), &mut child).map_err(failed("clone3"))
@@ -280,7 +280,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
             // It may have ended already; then there is only a zombie to reap.
-            drop(sys::send_signal(self.pidfd.as_fd(), 9));
+            sys::send_signal(self.pidfd.as_fd(), 9).unwrap_or_default();
             drop(self.reap());
         }
     }

@@ -73,6 +73,7 @@ pub enum Network {
 
 /// A mount at `target`, which is resolved inside the root; a missing target is made.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the kernel's, each of which may be set alone")]
 pub struct Mount {
     pub target: ImagePath,
     pub source: MountSource,
@@ -128,31 +129,4 @@ pub enum Seccomp {
     #[default]
     Default,
     Unconfined,
-}
-
-/// What a container must not see: the union of what docker and podman hide.
-pub fn masked_paths() -> Vec<String> {
-    let paths = [
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/interrupts",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/sys/devices/virtual/powercap",
-        "/sys/firmware",
-        "/sys/fs/selinux",
-        // `*` stands for every number that the host has.
-        "/sys/devices/system/cpu/cpu*/thermal_throttle",
-    ];
-    paths.map(str::to_owned).to_vec()
-}
-
-/// What a container may read and not write.
-pub fn read_only_paths() -> Vec<String> {
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned).to_vec()
 }

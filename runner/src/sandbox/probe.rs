@@ -16,8 +16,8 @@ use rustix::mount::FsOpenFlags;
 use serde::Serialize;
 
 use super::cgroup::{Controller, Layout};
-use super::user_ns;
 use super::sys;
+use super::user_ns;
 
 /// One thing that the machine has or lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,7 +62,8 @@ pub fn machine(store: &Path, path: &str) -> Vec<Finding> {
         findings.push(Finding::new("newuidmap", false, tool("newuidmap", "uidmap", path)));
     }
     findings.extend(cgroups());
-    let network = if is_root { [("nft", "nftables"), ("ip", "iproute2")].as_slice() } else { &[("pasta", "passt")] };
+    let network =
+        if is_root { [("nft", "nftables"), ("ip", "iproute2")].as_slice() } else { &[("pasta", "passt")] };
     for &(name, package) in network {
         findings.push(Finding::new(name, false, tool(name, package, path)));
     }
@@ -76,7 +77,11 @@ fn kernel() -> Result<String, String> {
     let release = name.release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
     let version = (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0));
-    if version >= (5, 15) { Ok(release) } else { Err(format!("install Linux 5.15 or newer; this is {release}")) }
+    if version >= (5, 15) {
+        Ok(release)
+    } else {
+        Err(format!("install Linux 5.15 or newer; this is {release}"))
+    }
 }
 
 fn openat2() -> Result<String, String> {
@@ -99,6 +104,13 @@ fn overlay() -> Result<String, String> {
 
 fn lowers_one_by_one() -> Result<String, String> {
     let old = || "a newer kernel (6.8) takes any number of layers; this one a few".to_owned();
+    if !rustix::process::geteuid().is_root() {
+        let by_name = &mut || {
+            let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_set_string(context.as_fd(), c"lowerdir+", c"/")
+        };
+        return in_user_namespace(by_name).map_err(|_| old());
+    }
     let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|_| old())?;
     let folder = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|_| old())?;
     if rustix::mount::fsconfig_set_fd(context.as_fd(), c"lowerdir+", folder.as_fd()).is_ok() {
@@ -155,7 +167,9 @@ fn cgroups() -> Vec<Finding> {
     let kind = match (layout.is_unified(), layout.unified()) {
         (true, _) => Ok("v2".to_owned()),
         (false, Some(_)) => Ok("v1 and v2 side by side".to_owned()),
-        (false, None) if Controller::ALL.iter().any(|each| layout.separate(*each).is_some()) => Ok("v1".to_owned()),
+        (false, None) if Controller::ALL.iter().any(|each| layout.separate(*each).is_some()) => {
+            Ok("v1".to_owned())
+        }
         (false, None) => Err("mount it: mount -t cgroup2 none /sys/fs/cgroup".to_owned()),
     };
     let mut findings = vec![Finding::new("cgroups", false, kind)];
@@ -181,10 +195,9 @@ fn controller_answer(layout: &Layout, controller: Controller) -> Result<String, 
     };
     match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
         Ok(()) => Ok(folder.display().to_string().trim_end_matches('/').to_owned()),
-        Err(_) => Err(format!(
-            "delegate {}: systemd-run --user --scope -p Delegate=yes rbuild …",
-            folder.display()
-        )),
+        Err(_) => {
+            Err(format!("delegate {}: systemd-run --user --scope -p Delegate=yes rbuild …", folder.display()))
+        }
     }
 }
 
@@ -205,7 +218,8 @@ fn tun() -> Result<String, String> {
 fn store_filesystem(store: &Path) -> Result<String, String> {
     let mut folder: PathBuf = store.to_owned();
     while !folder.exists() && folder.pop() {}
-    let stat = rustix::fs::statfs(&folder).map_err(|errno| format!("make {} readable ({errno})", folder.display()))?;
+    let stat = rustix::fs::statfs(&folder)
+        .map_err(|errno| format!("make {} readable ({errno})", folder.display()))?;
     let name = match stat.f_type {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",

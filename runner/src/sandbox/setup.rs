@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use store::ImagePath;
 
@@ -28,6 +29,9 @@ const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The two ends of the terminal; the slave is put in several places.
+type Pty = (OwnedFd, Arc<OwnedFd>);
 
 /// All that the child will do, and the master of its terminal.
 #[derive(Debug)]
@@ -57,6 +61,9 @@ pub(crate) fn prepare(plan: &Plan, stdio: Stdio, cgroup: &Cgroup) -> Result<Prep
     let cwd = path(&plan.process.cwd)?;
     steps.extend([Step::EnterRoot, Step::EnterFolder(cwd)]);
     let slave = terminal.as_ref().map(|(_, slave)| Arc::clone(slave));
+    if let Some(limit) = cgroup.process_limit() {
+        steps.push(Step::Limit { resource: Resource::Nproc, soft: limit, hard: limit });
+    }
     identity(plan, stdio, slave, &mut steps)?;
     Ok(Prepared { steps, terminal: terminal.map(|(master, _)| master) })
 }
@@ -84,7 +91,7 @@ fn devices(
     plan: &Plan,
     with_terminal: bool,
     steps: &mut Vec<Step>,
-) -> Result<(Vec<Step>, Option<(OwnedFd, Arc<OwnedFd>)>), SandboxError> {
+) -> Result<(Vec<Step>, Option<Pty>), SandboxError> {
     let mapping = user_ns::Mapping::current();
     let wanted = capabilities::bits(&plan.process.capabilities)?;
     let could_make_more = wanted.contains(CapabilitySet::MKNOD) && !wanted.contains(CapabilitySet::SYS_ADMIN);

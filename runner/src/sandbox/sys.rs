@@ -70,7 +70,7 @@ pub(crate) fn clone_process(
     arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
     // SAFETY: without CLONE_VM the child runs on its own copy of this stack, and never returns from here.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
@@ -186,10 +186,12 @@ pub(crate) fn working_directory_is_reachable() -> rustix::io::Result<bool> {
 
 /// Sets the loopback interface up in the network namespace of `socket`.
 pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    /// `IFF_UP | IFF_RUNNING`.
+    const UP_AND_RUNNING: libc::c_short = 0x41;
     // SAFETY: all fields are integers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     (request.ifr_name[0], request.ifr_name[1]) = (b'l'.cast_signed(), b'o'.cast_signed());
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: `request` is the struct that this ioctl reads.
     check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }))
         .map(drop)

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 /// Takes a tar in pieces.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Bytes of headers and padding.
     fn literal(&mut self, bytes: &[u8]) -> io::Result<()>;
 
@@ -35,7 +35,7 @@ pub trait Sink {
 
 /// How a tree is packed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PackOptions {
+pub(crate) struct PackOptions {
     /// Later modification times become this one, in the tree too (seconds since 1970).
     pub clamp_mtime_seconds: Option<i64>,
     /// The tree is a scratch's upper directory: what the overlay noted on it is taken off.
@@ -44,14 +44,14 @@ pub struct PackOptions {
 
 /// Counts what was packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Packed {
+pub(crate) struct Packed {
     pub entry_count: u64,
     /// Of the files' content.
     pub content_bytes: u64,
 }
 
 /// Packs the tree below `tree` into `sink`, the end blocks included.
-pub fn pack(tree: BorrowedFd<'_>, options: PackOptions, sink: &mut dyn Sink) -> io::Result<Packed> {
+pub(crate) fn pack(tree: BorrowedFd<'_>, options: PackOptions, sink: &mut dyn Sink) -> io::Result<Packed> {
     let mut packer =
         Packer { options, sink, linked: HashMap::new(), packed: Packed::default(), path: Vec::new() };
     let root = rustix::fs::openat(tree, c".", DIRECTORY, Mode::empty())?;
@@ -81,7 +81,7 @@ impl Sink for Stream<'_> {
 }
 
 /// Says that a file got shorter while it was packed.
-pub fn shrunk(path: &[u8]) -> io::Error {
+pub(crate) fn shrunk(path: &[u8]) -> io::Error {
     io::Error::other(format!("`{}` got shorter while it was read", String::from_utf8_lossy(path)))
 }
 

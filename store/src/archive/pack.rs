@@ -9,7 +9,7 @@
 //!
 //! Times are cut to seconds as docker does, in the tar and in the tree alike, so that a layer that is
 //! built and the same layer pulled are one. Overlay's bookkeeping is taken off the tree; sockets, which
-//! no tar can hold, go. The root itself has no entry.
+//! no tar can hold, go. The root itself has an entry only when its mode or owner changed.
 //!
 //! May touch: the directory given. Knows nothing of the store.
 
@@ -52,6 +52,7 @@ pub(crate) fn pack(
     upper: BorrowedFd<'_>,
     overlay: OverlayForm,
     clamp_mtime_seconds: Option<i64>,
+    with_root: bool,
     recipe: impl Write,
 ) -> Result<PackedTree> {
     let failed = |source| ArchiveError::Entry { doing: "pack", path: "/".to_owned(), source };
@@ -70,7 +71,7 @@ pub(crate) fn pack(
         disk_size_bytes: 4096,
         entry_count: 0,
     };
-    packer.walk()?;
+    packer.walk(with_root)?;
     packer.finish().map_err(failed)
 }
 
@@ -119,8 +120,13 @@ struct Frame {
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn walk(&mut self) -> Result<()> {
+    fn walk(&mut self, with_root: bool) -> Result<()> {
         let root = self.open_dir(b"").map_err(failed("open", b"/"))?;
+        if with_root {
+            let mut header = Header::new(b"./", Kind::Directory);
+            self.describe(&mut header, &rustix::fs::fstat(&root).map_err(failed("look at", b"/"))?);
+            self.put(&header)?;
+        }
         let mut stack = vec![self.frame(root, Vec::new(), None)?];
         while let Some(mut frame) = stack.pop() {
             let dir = match frame.dir.take() {
@@ -187,7 +193,7 @@ impl<W: Write> Packer<'_, W> {
         let mut rest = Vec::with_capacity(names.len());
         for (name, kind) in names {
             if kind == FileType::CharacterDevice
-                && self.is_whiteout(&dir, &name).map_err(failed("look at", &path))?
+                && Self::is_whiteout(&dir, &name).map_err(failed("look at", &path))?
             {
                 self.mark(&join(&path, &[whiteout::PREFIX, &name].concat()), mtime.unwrap_or(0))?;
             } else {
@@ -198,7 +204,7 @@ impl<W: Write> Packer<'_, W> {
         Ok(Frame { dir: Some(dir), path, names: rest, mtime })
     }
 
-    fn is_whiteout(&self, dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    fn is_whiteout(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
         Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_rdev == 0)
     }
 
@@ -413,7 +419,7 @@ enum Place<'p> {
 }
 
 impl Place<'_> {
-    fn path(dir: &BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    fn path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
         let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         path
@@ -422,7 +428,7 @@ impl Place<'_> {
     fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
         let list = grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(dir, name)[..], buffer),
+            Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(*dir, name)[..], buffer),
         });
         match list {
             Ok(list) => Ok(list
@@ -438,14 +444,14 @@ impl Place<'_> {
     fn xattr(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(dir, entry)[..], name, buffer),
+            Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(*dir, entry)[..], name, buffer),
         })?)
     }
 
     fn remove(&self, name: &[u8]) -> io::Result<()> {
         match self {
             Self::Open(fd) => Ok(rustix::fs::fremovexattr(fd, name)?),
-            Self::Named(dir, entry) => Ok(rustix::fs::lremovexattr(&Self::path(dir, entry)[..], name)?),
+            Self::Named(dir, entry) => Ok(rustix::fs::lremovexattr(&Self::path(*dir, entry)[..], name)?),
         }
     }
 }

@@ -232,11 +232,11 @@ impl<R: BufRead> TarReader<R> {
     fn entry(&mut self, header: &[u8; BLOCK], extended: Extended) -> Result<Entry> {
         self.count_entry()?;
         let Extended { mut pax, gnu_path, gnu_link } = extended;
-        let plain_path = self.plain_path(header);
+        let plain_path = Self::plain_path(header);
         let path = self.one_of(pax.path.take(), gnu_path)?.unwrap_or(plain_path);
         let link =
             self.one_of(pax.link.take(), gnu_link)?.unwrap_or_else(|| text(&header[157..257]).to_vec());
-        let kind = self.kind(header, &path)?;
+        let kind = Self::kind(header, &path)?;
         let size_bytes = match pax.size {
             Some(size) => size,
             None => self.number(&header[124..136])?,
@@ -282,7 +282,7 @@ impl<R: BufRead> TarReader<R> {
         Ok(entry)
     }
 
-    fn plain_path(&self, header: &[u8; BLOCK]) -> Vec<u8> {
+    fn plain_path(header: &[u8; BLOCK]) -> Vec<u8> {
         let name = text(&header[..100]);
         let prefix = text(&header[345..500]);
         // GNU's own format uses the prefix's place for other things.
@@ -292,7 +292,7 @@ impl<R: BufRead> TarReader<R> {
         name.to_vec()
     }
 
-    fn kind(&self, header: &[u8; BLOCK], path: &[u8]) -> Result<Kind> {
+    fn kind(header: &[u8; BLOCK], path: &[u8]) -> Result<Kind> {
         Ok(match header[156] {
             // Before ustar a directory was a file whose name ends in a slash.
             0 | b'0' if path.ends_with(b"/") => Kind::Directory,

@@ -141,13 +141,13 @@ impl RecipeReader {
         }
         rest.reverse();
         let file = match self.displaced.get_mut(&path).and_then(Vec::pop) {
-            Some(number) => self.open_beneath(&self.layer, format!("displaced/{number}").as_bytes())?,
-            None => self.open_beneath(&self.tree, &path)?,
+            Some(number) => Self::open_beneath(&self.layer, format!("displaced/{number}").as_bytes())?,
+            None => Self::open_beneath(&self.tree, &path)?,
         };
         Ok(Source::File { file, left: 0, rest })
     }
 
-    fn open_beneath(&self, dir: &OwnedFd, path: &[u8]) -> io::Result<File> {
+    fn open_beneath(dir: &OwnedFd, path: &[u8]) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let rules = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let opened = open_by_rules(dir.as_fd(), path, flags, rules);

@@ -131,7 +131,7 @@ fn take_file<R: BufRead, W: Write>(
             }
         }
     }
-    tree.close_file(file, entry)
+    tree.close_file(&file, entry)
 }
 
 /// Content of what makes no file stays in the recipe.

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 
 use super::now_seconds;
 
-const COLUMNS: &str = "key, layer, components, place, seconds";
+const COLUMNS: &str = "key, layer, components, place, seconds, created";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRow> {
     Ok(CacheRow {
@@ -18,6 +18,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRow> {
         components: row.get(2)?,
         place: row.get(3)?,
         seconds: row.get(4)?,
+        created_seconds: row.get(5)?,
     })
 }
 
@@ -35,9 +36,9 @@ pub(crate) fn at_place(connection: &Connection, place: &str) -> rusqlite::Result
 
 pub(crate) fn insert(connection: &Connection, row: &CacheRow) -> rusqlite::Result<()> {
     let mut statement =
-        connection.prepare_cached("INSERT OR REPLACE INTO cache VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)")?;
-    let now = now_seconds();
-    statement.execute(params![row.key, row.layer, row.components, row.place, row.seconds, now])?;
+        connection.prepare_cached("INSERT OR REPLACE INTO cache VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let CacheRow { key, layer, components, place, seconds, created_seconds } = row;
+    statement.execute(params![key, layer, components, place, seconds, created_seconds, now_seconds()])?;
     Ok(())
 }
 

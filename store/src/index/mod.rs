@@ -1,13 +1,13 @@
-//! The index: one SQLite file that says what the folders mean.
+//! The index: one `SQLite` file that says what the folders mean.
 //!
 //! Readers never wait (WAL). A writer takes the write lock at its first statement (`BEGIN
 //! IMMEDIATE`), so no transaction fails half-way because another one came between. A commit is
 //! always whole after a crash; only [`Commit::Durable`] ones are sure to be there after a power cut.
-//! The log is not folded back when a process ends (that costs two fsyncs), but by SQLite as it grows.
+//! The log is not folded back when a process ends (that costs two fsyncs), but by `SQLite` as it grows.
 //!
 //! May touch: `index.db`. Knows nothing of the folders beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,7 +37,6 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 /// The open database. Threads take turns.
 #[derive(Debug)]
 pub(crate) struct Index {
-    path: PathBuf,
     connection: Mutex<Connection>,
 }
 
@@ -69,7 +68,7 @@ impl Index {
         if found < FORMAT {
             migrate(&mut connection).map_err(doing("bring up to date"))?;
         }
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection) })
     }
 
     /// Runs queries that change nothing.
@@ -98,10 +97,6 @@ impl Index {
             Ok(value)
         };
         run(&mut connection).map_err(|source| StoreError::Index { doing, source })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -133,7 +128,7 @@ pub(crate) fn now_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A count or a size: SQLite's integers are signed, ours are not.
+/// A count or a size: `SQLite`'s integers are signed, ours are not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count(pub(crate) u64);
 

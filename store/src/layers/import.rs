@@ -29,7 +29,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 const BUFFERS: usize = 8;
 
 pub(super) fn import(
-    layers: &Layers<'_>,
+    layers: Layers<'_>,
     packed: &mut (dyn Read + Send),
     expected: Expected,
     keep_blob: bool,
@@ -52,7 +52,17 @@ pub(super) fn import(
         (None, folder) => {
             let unpacked = came.unpacked.expect("an unknown layer was unpacked");
             let folder = folder.expect("an unknown layer was staged");
-            let row = folder.row(store, &unpacked, arrived.diff_id, came.count_bytes)?;
+            let row = LayerRow {
+                layer: Layer {
+                    diff_id: arrived.diff_id,
+                    tar_size_bytes: came.count_bytes,
+                    entry_count: unpacked.entry_count,
+                },
+                disk_size_bytes: unpacked.disk_size_bytes,
+                gaps: unpacked.gap_flags,
+                synced: false,
+                boot_id: store.boot_id()?.to_owned(),
+            };
             layers.publish(&folder.folder, &row)?;
             row.layer
         }
@@ -103,22 +113,6 @@ impl Staged {
         let file = rustix::fs::openat(&self.layer, "recipe", flags, Mode::RUSR | Mode::WUSR)
             .map_err(StoreError::io("make a recipe in", store.root.join(&self.folder.place)))?;
         Ok(BufWriter::with_capacity(64 << 10, File::from(file)))
-    }
-
-    fn row(
-        &self,
-        store: &Store,
-        unpacked: &Unpacked,
-        diff_id: DiffId,
-        tar_size_bytes: u64,
-    ) -> Result<LayerRow, StoreError> {
-        Ok(LayerRow {
-            layer: Layer { diff_id, tar_size_bytes, entry_count: unpacked.entry_count },
-            disk_size_bytes: unpacked.disk_size_bytes,
-            gaps: unpacked.gap_flags,
-            synced: false,
-            boot_id: store.boot_id()?.to_owned(),
-        })
     }
 }
 
@@ -276,8 +270,7 @@ struct Chunks {
 
 impl Chunks {
     fn new(full: Receiver<io::Result<Vec<u8>>>, spare: Sender<Vec<u8>>, hashes: bool) -> Self {
-        let hasher = hashes.then(Hasher::new);
-        Self { full, spare, now: Vec::new(), at: 0, hasher, count_bytes: 0 }
+        Self { full, spare, now: Vec::new(), at: 0, hasher: hashes.then(Hasher::new), count_bytes: 0 }
     }
 
     fn drain(&mut self) -> io::Result<()> {

@@ -76,8 +76,8 @@ pub(super) fn open(store: &Store, floors: &[Floor]) -> Result<OwnedFd, StoreErro
         repair_tree.fill()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let list = rustix::fs::openat(&repair, "layers", flags, Mode::RUSR | Mode::WUSR)?;
-        let lines: String = stack.iter().map(|id| format!("{id}\n")).collect();
-        File::from(list).write_all(lines.as_bytes())?;
+        let lines: Vec<String> = stack.iter().map(ToString::to_string).collect();
+        File::from(list).write_all(lines.join("\n").as_bytes())?;
         match rustix::fs::renameat(&folder.dir, "repair", &store.dir, &place) {
             // A twin that was faster made the same.
             Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(folder),

@@ -25,11 +25,11 @@ pub struct Stack {
 }
 
 /// Opens the trees; layers with gaps get the repair of this very stack on top.
-pub(super) fn open(layers: &Layers<'_>, stack: &[DiffId]) -> Result<Stack, StoreError> {
+pub(super) fn open(layers: Layers<'_>, stack: &[DiffId]) -> Result<Stack, StoreError> {
     let store = layers.store;
     let mut floors: Vec<Floor> = Vec::with_capacity(stack.len());
     let mut root_tree = None;
-    for diff_id in stack {
+    for diff_id in uppermost(stack) {
         let row = layers.row(*diff_id)?.ok_or(StoreError::MissingLayer(*diff_id))?;
         if row.gaps & flag::OPAQUE_ROOT != 0 {
             floors.clear();
@@ -55,6 +55,13 @@ pub(super) fn open(layers: &Layers<'_>, stack: &[DiffId]) -> Result<Stack, Store
     }
     trees.extend(repair);
     Ok(Stack { trees, root_tree })
+}
+
+/// Each layer once, where it is uppermost: it covers all that it did further down, and no overlay
+/// takes the same tree twice (`ELOOP`).
+fn uppermost(stack: &[DiffId]) -> impl Iterator<Item = &DiffId> {
+    let is_last = |(place, diff_id): &(usize, &DiffId)| !stack[place + 1..].contains(diff_id);
+    stack.iter().enumerate().filter(is_last).map(|(_, diff_id)| diff_id)
 }
 
 /// The tree of the empty stack.

@@ -21,10 +21,10 @@ const ERROR: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
-/// In `struct seccomp_data`: number, architecture, and the low words of the arguments.
+/// In `struct seccomp_data`: number, architecture, and the first argument's low word, which every question is about.
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
-const ARGUMENTS_AT: u32 = 16;
+const FIRST_ARGUMENT_AT: u32 = 16;
 
 /// The numbers from `start` to the next range's.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ fn tree(program: &mut Vec<Instruction>, ranges: &[Range]) {
 }
 
 fn ask(program: &mut Vec<Instruction>, question: Question) {
-    program.push(plain(LOAD, ARGUMENTS_AT + 8 * question.argument()));
+    program.push(plain(LOAD, FIRST_ARGUMENT_AT));
     match question.ranges() {
         Some(ranges) => {
             let verdict = |allowed| if allowed { ALLOW } else { ERROR | EPERM };
@@ -137,7 +137,7 @@ pub(crate) fn run(program: &[Instruction], architecture: u32, number: u32, argum
                 value = match operand {
                     NUMBER_AT => number,
                     ARCHITECTURE_AT => architecture,
-                    ARGUMENTS_AT => low,
+                    FIRST_ARGUMENT_AT => low,
                     other => panic!("load of {other}"),
                 };
                 continue;

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_program_says_what_the_table_says_for_every_number() {
         let arguments: Vec<u64> = (0..64)
-            .chain([0x2_0000, 0x2_0001, 0x2_0008, 0x2_0009, 0x1200_011, 0x7E02_0000, 0x1000_0000])
+            .chain([0x2_0000, 0x2_0001, 0x2_0008, 0x2_0009, 0x0120_0011, 0x7E02_0000, 0x1000_0000])
             .chain([0x2000_0000, 0xffff_fffe, 0xffff_ffff])
             .flat_map(|low| [low, low | 0xdead_0000_0000])
             .collect();

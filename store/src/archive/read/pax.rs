@@ -87,7 +87,7 @@ impl SparseRecords {
             b"name" => self.name = name(value),
             b"size" | b"realsize" => self.real_size = Some(number(value)?),
             b"offset" | b"numbytes" => {
-                if (self.map.len() % 2 == 0) != (key == b"offset") {
+                if self.map.len().is_multiple_of(2) != (key == b"offset") {
                     return Err("a sparse map is out of order");
                 }
                 self.map.push(number(value)?);

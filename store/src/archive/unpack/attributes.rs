@@ -41,7 +41,7 @@ impl TreeWriter<'_> {
         if entry.mode != made || (changed_owner && entry.mode & 0o6000 != 0) {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?;
         }
-        self.set_xattrs(fd.as_fd(), entry)
+        Self::set_xattrs(fd.as_fd(), entry)
     }
 
     /// Changes the owner unless a fresh file has it already; returns whether it did.
@@ -54,7 +54,7 @@ impl TreeWriter<'_> {
         Ok(true)
     }
 
-    fn set_xattrs(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+    fn set_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
         for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_carried(name)) {
             // A default ACL would change what is made below; it is set with the times.
             if entry.kind == Kind::Directory && name == DEFAULT_ACL {
@@ -95,7 +95,7 @@ impl TreeWriter<'_> {
     }
 
     /// Makes the device or fifo itself.
-    pub(super) fn make_node(&self, dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+    pub(super) fn make_node(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
         let kind = match entry.kind {
             Kind::Character => FileType::CharacterDevice,
             Kind::Block => FileType::BlockDevice,
@@ -103,13 +103,13 @@ impl TreeWriter<'_> {
         };
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         match rustix::fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, device) {
-            Err(Errno::PERM) if kind != FileType::Fifo => self.make_placeholder(dir, name, entry),
+            Err(Errno::PERM) if kind != FileType::Fifo => Self::make_placeholder(dir, name, entry),
             other => other,
         }
     }
 
     /// Only root of the machine makes devices; what a sandbox may use of them it gets from us anyway.
-    fn make_placeholder(&self, dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+    fn make_placeholder(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
         use rustix::fs::OFlags;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -128,7 +128,7 @@ impl<'l> TreeWriter<'l> {
         Ok(OpenFile { fd, path: real })
     }
 
-    pub(super) fn close_file(&mut self, file: OpenFile, entry: &Entry) -> Result<()> {
+    pub(super) fn close_file(&mut self, file: &OpenFile, entry: &Entry) -> Result<()> {
         if entry.size_bytes == 0 {
             self.without_content.insert(file.path.clone());
         }
@@ -205,7 +205,7 @@ impl<'l> TreeWriter<'l> {
         let real = self.here().child(name);
         let dir = self.duplicate_here(&real)?;
         self.clear_way(name, &real).map_err(failed("replace", &real))?;
-        self.make_node(&dir, name, entry).map_err(failed("make", &real))?;
+        Self::make_node(&dir, name, entry).map_err(failed("make", &real))?;
         self.without_content.insert(real.clone());
         self.finish_by_name(name, entry).map_err(failed("set attributes of", &real))
     }
