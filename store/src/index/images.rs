@@ -107,9 +107,12 @@ pub(crate) fn set_name(
     id: ImageId,
 ) -> rusqlite::Result<Option<ImageId>> {
     let before = named(connection, name)?;
+    if before == Some(id) {
+        return Ok(before);
+    }
+    // A name that moves is the newest of the image it moves to.
     let mut statement = connection.prepare_cached(
-        "INSERT INTO names VALUES (?1, ?2, (SELECT coalesce(max(sequence), 0) + 1 FROM names))
-         ON CONFLICT (reference) DO UPDATE SET image_id = excluded.image_id",
+        "INSERT OR REPLACE INTO names VALUES (?1, ?2, (SELECT coalesce(max(sequence), 0) + 1 FROM names))",
     )?;
     statement.execute(params![name, id])?;
     Ok(before)

@@ -1,0 +1,64 @@
+//! `rbuild inspect`: docker's keys, whole or one by one.
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
+mod shell;
+
+use serde_json::{Value, json};
+use shell::{Rbuild, needs};
+
+#[test]
+fn an_image_is_described_in_docker_s_words() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    let text = rbuild.run(&["inspect", "busybox", "busybox:latest"]).expect_ok().stdout;
+    let inspected: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(inspected.as_array().unwrap().len(), 2);
+    let image = &inspected[0];
+    for key in [
+        "Id",
+        "RepoTags",
+        "RepoDigests",
+        "Parent",
+        "Comment",
+        "Created",
+        "Config",
+        "Architecture",
+        "Os",
+        "Size",
+        "RootFS",
+        "Metadata",
+    ] {
+        assert!(image.get(key).is_some(), "{key}");
+    }
+    assert_eq!(image["RepoTags"], json!(["busybox:latest"]));
+    assert_eq!(image["Config"]["Cmd"], json!(["/bin/sh"]));
+    assert_eq!(image["Config"]["Entrypoint"], Value::Null);
+    assert_eq!(image["RootFS"]["Type"], "layers");
+    assert!(image["Size"].as_u64().unwrap() > 100_000);
+
+    let field = |format: &str| rbuild.run(&["inspect", "--format", format, "busybox"]).expect_ok().stdout;
+    assert_eq!(field("Config.Cmd"), "[\"/bin/sh\"]\n");
+    assert_eq!(field("{{.Id}}"), format!("{}\n", image["Id"].as_str().unwrap()));
+    assert_eq!(field("{{json .Config.Cmd}}"), "[\"/bin/sh\"]\n");
+    assert_eq!(field("Config.Cmd.0"), "/bin/sh\n");
+    assert_eq!(field("json"), field("json"));
+    rbuild.run(&["inspect", "--format", "Config.Nope", "busybox"]).expect_error(&["Config.Nope"]);
+    rbuild.run(&["inspect", "--type", "image", "busybox"]).expect_ok();
+    rbuild.run(&["inspect", "busybox", "nowhere"]).expect_error(&["nowhere"]).expect_stdout("");
+}
+
+#[test]
+fn an_image_that_came_with_a_manifest_is_found_by_its_digest() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    let archive = rbuild.path("archive");
+    rbuild.run(&["save", "--format", "oci-archive", "-o", &archive, "busybox"]).expect_ok();
+    rbuild.run(&["load", "-i", &archive]).expect_ok();
+    let digest = rbuild.run(&["inspect", "--format", "RepoDigests.0", "busybox"]).expect_ok().last_line();
+    assert!(digest.starts_with("busybox@sha256:"), "{digest}");
+    rbuild.run(&["inspect", &digest]).expect_ok();
+}
