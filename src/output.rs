@@ -11,36 +11,39 @@ pub(crate) use progress::{BuildProgress, Style};
 
 /// Where results and messages go.
 #[derive(Debug)]
-pub(crate) struct Output {}
+pub(crate) struct Output {
+    stdout: std::io::Stdout,
+    stderr: std::io::Stderr,
+}
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self {}
+        Self { stdout: std::io::stdout(), stderr: std::io::stderr() }
     }
 
     /// Prints a line of the result.
     pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> std::io::Result<()> {
-        writeln!(std::io::stdout().lock(), "{text}")
+        writeln!(self.stdout.lock(), "{text}")
     }
 
     /// Stdout for bytes that are no text; refused when it is a terminal.
     pub(crate) fn binary(&mut self) -> anyhow::Result<impl Write> {
-        if std::io::stdout().is_terminal() {
+        if self.stdout.is_terminal() {
             bail!("refusing to write binary data to the terminal: name a file, or redirect stdout");
         }
-        Ok(std::io::stdout().lock())
+        Ok(self.stdout.lock())
     }
 
     /// Shows a build as it goes.
     #[expect(clippy::unused_self, reason = "whoever shows progress holds the output")]
-    pub(crate) fn progress(&mut self, style: Style) -> BuildProgress {
+    pub(crate) fn progress(&self, style: Style) -> BuildProgress {
         BuildProgress::new(style)
     }
 
     /// Prints a message that is no result.
     pub(crate) fn note(&mut self, text: impl std::fmt::Display) {
         // A closed stderr must not end the command.
-        drop(writeln!(std::io::stderr().lock(), "{text}"));
+        drop(writeln!(self.stderr.lock(), "{text}"));
     }
 
     /// Prints rows under a head, columns aligned.
@@ -70,7 +73,9 @@ impl Output {
 
     /// Prints help to stdout (status 0) or a usage error to stderr (status `failed`).
     pub(crate) fn usage(&mut self, error: &clap::Error, failed: u8) -> ExitCode {
-        drop(error.print());
+        let text = error.render();
+        // What can't be printed has no other place to be said.
+        drop(if error.use_stderr() { write!(self.stderr, "{text}") } else { write!(self.stdout, "{text}") });
         ExitCode::from(if error.use_stderr() { failed } else { 0 })
     }
 }

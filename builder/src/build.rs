@@ -53,7 +53,7 @@ impl Cancel {
     pub fn cancel(&self) {
         self.flag.store(true, Ordering::SeqCst);
         // The counter can't overflow: nobody calls this 2^64 times. It stays readable for all who poll.
-        drop(rustix::io::write(&self.event, &1_u64.to_ne_bytes()));
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 
     pub fn is_cancelled(&self) -> bool {

@@ -222,10 +222,10 @@ fn sources(stage: &StagePlan, escape: char, globals: &Globals) -> Vec<String> {
                 }
             }
             Kind::Copy(copy) | Kind::Add(copy) => {
-                found.extend(copy.from.iter().filter_map(|word| value(&scope, word)))
+                found.extend(copy.from.iter().filter_map(|word| value(&scope, word)));
             }
             Kind::Run(run) => {
-                found.extend(run.mounts.iter().filter_map(|word| mount_source(&value(&scope, word)?)))
+                found.extend(run.mounts.iter().filter_map(|word| mount_source(&value(&scope, word)?)));
             }
             _ => {}
         }

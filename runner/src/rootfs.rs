@@ -96,8 +96,8 @@ fn overlay(
         flag(context, c"volatile")?;
     }
     // What a layer holds must be all that it means: no redirects into, no data from other layers.
-    for key in [c"redirect_dir", c"metacopy", c"index"] {
-        rustix::mount::fsconfig_set_string(context, key, c"off").map_err(failed(&describe(key)))?;
+    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")] {
+        rustix::mount::fsconfig_set_string(context, key, value).map_err(failed(&describe(key)))?;
     }
     if !Mapping::current().is_initial() {
         flag(context, c"userxattr")?;

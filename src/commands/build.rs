@@ -127,6 +127,7 @@ enum ProgressArg {
     Quiet,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes its arguments over")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let outputs = args.outputs.iter().map(|text| Destination::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let options = options(&args)?;
@@ -204,7 +205,7 @@ fn input(args: &Args, store: &Store) -> anyhow::Result<Input> {
     let mut input = Input::from_folder(&args.context, file, args.ignorefile.as_deref(), &remembered)?;
     if from_stdin {
         input.containerfile = read_stdin()?;
-        input.file_name = "<stdin>".to_owned();
+        "<stdin>".clone_into(&mut input.file_name);
     }
     Ok(input)
 }

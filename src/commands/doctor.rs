@@ -14,12 +14,12 @@ pub(crate) struct Args {
 }
 
 /// The status is 1 when nothing can be run here.
-pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
+pub(crate) fn run(Args { format }: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let mut global = global.clone();
     global.rootless = !rustix::process::geteuid().is_root();
     let path = std::env::var("PATH").unwrap_or_default();
     let findings = probe::machine(&store_root(&global)?, &path);
-    if args.format == "json" {
+    if format == "json" {
         out.line(serde_json::to_string_pretty(&findings)?)?;
     } else {
         out.table(&["CHECK", "STATE", "DETAIL"], &findings.iter().map(row).collect::<Vec<_>>())?;

@@ -16,6 +16,7 @@ use crate::output::Output;
 const NONE: &str = "<none>";
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// Show all images (images without a name are always shown)
     #[arg(short, long)]
@@ -57,6 +58,7 @@ pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<Image> {
     store.images().find(name)?.ok_or_else(|| NoSuchImage(name.to_owned()).into())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(global)?;

@@ -23,6 +23,7 @@ pub(crate) struct Args {
     names: Vec<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let store = open_store(global)?;
     let mut found = Vec::new();

@@ -4,7 +4,8 @@
 //! by name   the name goes; the image goes with its last name
 //! by ID     the image goes with its name; with several names only by force
 //! ```
-//! An image that a container was made from stays unless it is forced out.
+//! An image that a container was made from stays; by force it loses its names, so that the container
+//! still starts.
 
 use anyhow::bail;
 use store::{Image, Reference, Store};
@@ -27,6 +28,7 @@ pub(crate) struct Args {
     images: Vec<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
 pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let store = open_store(global)?;
     let mut status = 0;
@@ -53,18 +55,31 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
         out.line(format_args!("Untagged: {name}"))?;
         return Ok(());
     }
+    let containers = store.images().containers(image.id)?;
     if !force {
-        refuse_in_use(store, &image)?;
+        if !containers.is_empty() {
+            bail!("image {} is used by container {}", image.id, containers.join(", "));
+        }
         if name.is_none() && image.names.len() > 1 {
             let names: Vec<String> = image.names.iter().map(Reference::to_string).collect();
             bail!("image {} has several names ({}): remove it by name or with --force", image.id, names.join(", "));
         }
     }
-    store.images().remove(image.id)?;
+    if containers.is_empty() {
+        store.images().remove(image.id)?;
+    } else {
+        for name in &image.names {
+            store.images().remove_name(name)?;
+        }
+    }
     for name in &image.names {
         out.line(format_args!("Untagged: {name}"))?;
     }
-    out.line(format_args!("Deleted: {}", image.id))?;
+    if containers.is_empty() {
+        out.line(format_args!("Deleted: {}", image.id))?;
+    } else {
+        out.note(format_args!("note: image {} stays for container {}", image.id, containers.join(", ")));
+    }
     Ok(())
 }
 
@@ -72,12 +87,4 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
 fn own_name(image: &Image, typed: &str) -> Option<Reference> {
     let name = typed.parse::<Reference>().ok()?.or_latest();
     image.names.contains(&name).then_some(name)
-}
-
-fn refuse_in_use(store: &Store, image: &Image) -> anyhow::Result<()> {
-    let containers = store.images().containers(image.id)?;
-    if !containers.is_empty() {
-        bail!("image {} is used by container {}", image.id, containers.join(", "));
-    }
-    Ok(())
 }

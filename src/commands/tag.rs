@@ -17,6 +17,7 @@ pub(crate) struct Args {
     names: Vec<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
 pub(crate) fn run(args: Args, global: &Global, _: &mut Output) -> anyhow::Result<u8> {
     let names = args.names.iter().map(|name| parse(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let store = open_store(global)?;

@@ -100,6 +100,35 @@ impl Store {
         })
     }
 
+    /// What a collection would take if `change` had been made to the rows; nothing is changed.
+    pub(crate) fn foresee_after(
+        &self,
+        keep_cache: bool,
+        change: &dyn Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Collected, StoreError> {
+        let lease = self.lease()?;
+        self.index.read("find what nothing needs", |connection| {
+            // Dropped without a commit.
+            let transaction = connection.unchecked_transaction()?;
+            change(&transaction)?;
+            if !keep_cache {
+                transaction.execute("DELETE FROM cache", [])?;
+            }
+            let layers = unneeded_layers(&transaction, keep_cache)?;
+            layers.iter().try_for_each(|(id, _)| index::layers::remove(&transaction, *id).map(drop))?;
+            let blobs = unneeded_blobs(&transaction, &lease.name)?;
+            Ok(Collected {
+                size_bytes: layers
+                    .iter()
+                    .map(|(_, size)| size)
+                    .chain(blobs.iter().map(|(_, size)| size))
+                    .sum(),
+                layers: layers.into_iter().map(|(id, _)| id).collect(),
+                blobs: blobs.into_iter().map(|(id, _)| id).collect(),
+            })
+        })
+    }
+
     fn lock_for_removal(&self, diff_id: DiffId) -> Result<Lock, StoreError> {
         let place = format!("{}/tree", place_of(diff_id));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -11,6 +11,7 @@
 //! May touch: its tables. Knows nothing of how an image came in.
 
 use crate::digest::{BlobId, DiffId, Digest, ImageId};
+use crate::gc::Collected;
 use crate::index::Commit;
 use crate::index::images as rows;
 use crate::oci::config::ImageConfig;
@@ -35,6 +36,13 @@ pub struct Image {
     pub names: Vec<Reference>,
     /// Of the uncompressed layers.
     pub size_bytes: u64,
+}
+
+/// What was taken away, or would be.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    pub images: Vec<Image>,
+    pub collected: Collected,
 }
 
 /// Why there is no such image.
@@ -113,7 +121,8 @@ impl Images<'_> {
 
     /// Points all `names` at `image`, durably and at once; returns what each pointed at before.
     pub fn set_names(&self, names: &[Reference], image: ImageId) -> Result<Vec<Option<ImageId>>, StoreError> {
-        self.store.make_durable()?;
+        // The commit below makes durable what this one leaves to it.
+        self.store.sync_layers(Commit::Soon)?;
         self.store.index.write("name an image", Commit::Durable, |transaction| {
             // A collector in another process may have taken it since it was recorded.
             if rows::find(transaction, image)?.is_none() {
@@ -131,20 +140,40 @@ impl Images<'_> {
     }
 
     /// Takes an image and its names away, and every layer and blob that nothing else needs.
+    ///
+    /// Layers that this process has in flight do not count as needed: see [`Store::collect`].
     pub fn remove(&self, image: ImageId) -> Result<(), StoreError> {
         let remove = |transaction: &rusqlite::Transaction<'_>| rows::remove(transaction, image);
         self.store.index.write("remove an image", Commit::Durable, remove)?;
-        self.drop_unneeded()
+        self.store.collect(true, false).map(drop)
+    }
+
+    /// Takes away images that no container was made from (without `all`: only those without a name),
+    /// and every layer and blob that nothing else needs; without `keep_cache` the build cache too.
+    pub fn prune(&self, all: bool, keep_cache: bool, dry_run: bool) -> Result<Pruned, StoreError> {
+        let mut images = self.list()?;
+        images.retain(|image| all || image.names.is_empty());
+        let mut unused = Vec::new();
+        for image in images {
+            if self.containers(image.id)?.is_empty() {
+                unused.push(image);
+            }
+        }
+        let remove = |connection: &rusqlite::Connection| -> rusqlite::Result<()> {
+            unused.iter().try_for_each(|image| rows::remove(connection, image.id).map(drop))
+        };
+        let collected = if dry_run {
+            self.store.foresee_after(keep_cache, &remove)?
+        } else {
+            self.store.index.write("remove images", Commit::Durable, |transaction| remove(transaction))?;
+            self.store.collect(keep_cache, false)?
+        };
+        Ok(Pruned { images: unused, collected })
     }
 
     /// The names of the containers that were made from an image.
     pub fn containers(&self, image: ImageId) -> Result<Vec<String>, StoreError> {
         self.store.index.read("list containers", |connection| rows::containers(connection, image))
-    }
-
-    /// Deletes layers and blobs that nothing needs any more.
-    pub(crate) fn drop_unneeded(self) -> Result<(), StoreError> {
-        self.store.collect(true, false).map(drop)
     }
 
     fn find_id(self, name: &str) -> Result<Option<ImageId>, StoreError> {

@@ -82,9 +82,9 @@ impl Memory {
         for (path, file) in &self.files {
             put_bytes(&mut out, path);
             let (numbers, seconds, fractions) = file.fingerprint;
-            numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
-            seconds.iter().for_each(|number| out.extend(number.to_le_bytes()));
-            fractions.iter().for_each(|number| out.extend(number.to_le_bytes()));
+            out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            out.extend(seconds.iter().flat_map(|number| number.to_le_bytes()));
+            out.extend(fractions.iter().flat_map(|number| number.to_le_bytes()));
             out.extend(file.content.digest.hex().as_bytes());
             put_bytes(&mut out, &file.content.xattrs);
         }

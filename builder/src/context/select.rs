@@ -110,10 +110,7 @@ fn is_pattern(text: &[u8]) -> bool {
 fn find(source: &Source, word: &str) -> Result<Vec<ImagePath>, SelectError> {
     let path = ImagePath::new(word);
     if !is_pattern(word.as_bytes()) {
-        return match exists(source, &path)? {
-            true => Ok(vec![path]),
-            false => Err(not_found(source, &path, word)),
-        };
+        return if exists(source, &path)? { Ok(vec![path]) } else { Err(not_found(source, &path, word)) };
     }
     let mut found = vec![ImagePath::root()];
     for part in path.components() {

@@ -289,7 +289,7 @@ mod tests {
         let arg = |name: &str, text: &str| Arg {
             name: name.into(),
             default: Some(word(text)),
-            span: Default::default(),
+            span: crate::containerfile::Span::default(),
         };
         let line = apply(&mut draft, &Kind::Arg(vec![arg("a", "1"), arg("b", "${a}2")])).unwrap();
         assert_eq!(line.as_deref(), Some("ARG a=1 b=12"));

@@ -29,6 +29,7 @@ use crate::stage::{Stages, Tree};
 
 /// A COPY or ADD made concrete.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the instruction")]
 pub struct CopyStep {
     tree: Tree,
     words: Vec<String>,

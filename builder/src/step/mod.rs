@@ -51,13 +51,13 @@ pub enum StepError {
     Process(#[from] runner::process::ProcessError),
     #[error("cannot {doing}")]
     Io { doing: String, source: std::io::Error },
-    #[error("the command {}", describe(exit, usage))]
+    #[error("the command {}", describe(*exit, usage))]
     Failed { exit: Exit, usage: Usage },
     #[error("interrupted")]
     Cancelled,
 }
 
-fn describe(exit: &Exit, usage: &Usage) -> String {
+fn describe(exit: Exit, usage: &Usage) -> String {
     let end = match exit {
         Exit::Code(code) => format!("exited with status {code}"),
         Exit::Signal(signal) => format!("was killed by signal {signal}"),

@@ -149,14 +149,13 @@ impl Fields {
             "id" => self.id = Some(value),
             "sharing" => self.sharing = Some(value.to_ascii_lowercase()),
             "env" => self.env = Some(value),
-            "mode" => self.mode = Some(number(&value, 8)?),
             "uid" => self.uid = Some(number(&value, 10)?),
             "gid" => self.gid = Some(number(&value, 10)?),
             "size" | "tmpfs-size" => {
                 self.size_bytes =
                     Some(parse_size(&value).ok_or_else(|| invalid(text, "the size is no number of bytes"))?);
             }
-            "tmpfs-mode" => self.mode = Some(number(&value, 8)?),
+            "mode" | "tmpfs-mode" => self.mode = Some(number(&value, 8)?),
             // SELinux relabelling; nothing to do where there is no SELinux.
             "z" | "relabel" => {}
             other => return Err(invalid(text, format_args!("unknown key `{other}`"))),

@@ -200,13 +200,13 @@ impl<'p> Placer<'p> {
         let identity = (item.stat.device, item.stat.inode);
         let shared = item.stat.link_count > 1 && item.stat.kind == FileType::RegularFile;
         if let Some(first) = self.linked.get(&identity).filter(|_| shared) {
-            return self.replace(item, place, || self.link(first, place));
+            return Self::replace(item, place, || self.link(first, place));
         }
         match item.stat.kind {
             FileType::RegularFile => self.put_content(item, place)?,
             FileType::Symlink => {
                 let target = item.link.as_deref().unwrap_or_default();
-                self.replace(item, place, || {
+                Self::replace(item, place, || {
                     Ok(rustix::fs::symlinkat(target, place.directory, place.name)?)
                 })?;
                 self.set_unopened(item, place).map_err(failed("set the attributes of", &place.path))?;
@@ -222,7 +222,7 @@ impl<'p> Placer<'p> {
                         item.stat.rdev,
                     )?)
                 };
-                self.replace(item, place, make)?;
+                Self::replace(item, place, make)?;
                 self.set_unopened(item, place).map_err(failed("set the attributes of", &place.path))?;
             }
             // A socket has no content to copy; docker skips it too.
@@ -235,12 +235,7 @@ impl<'p> Placer<'p> {
     }
 
     /// Runs `make`; what is there already goes first, unless it is a folder.
-    fn replace<T>(
-        &self,
-        item: &Item,
-        place: &Place<'_>,
-        make: impl Fn() -> io::Result<T>,
-    ) -> Result<T, PlaceError> {
+    fn replace<T>(item: &Item, place: &Place<'_>, make: impl Fn() -> io::Result<T>) -> Result<T, PlaceError> {
         match make() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map_err(failed("create", &place.path)),
@@ -263,7 +258,7 @@ impl<'p> Placer<'p> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create =
             || Ok(rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))?);
-        let made = self.replace(item, place, create)?;
+        let made = Self::replace(item, place, create)?;
         let from = open_regular(self.from, &item.source).map_err(failed("open", &item.source))?;
         copy_content(from, &made, item, place)?;
         self.set_attributes(made.as_fd(), item)

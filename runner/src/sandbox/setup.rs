@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use store::ImagePath;
 
@@ -60,6 +61,9 @@ pub(crate) fn prepare(plan: &Plan, stdio: Stdio, cgroup: &Cgroup) -> Result<Prep
     let cwd = path(&plan.process.cwd)?;
     steps.extend([Step::EnterRoot, Step::EnterFolder(cwd)]);
     let slave = terminal.as_ref().map(|(_, slave)| Arc::clone(slave));
+    if let Some(limit) = cgroup.process_limit() {
+        steps.push(Step::Limit { resource: Resource::Nproc, soft: limit, hard: limit });
+    }
     identity(plan, stdio, slave, &mut steps)?;
     Ok(Prepared { steps, terminal: terminal.map(|(master, _)| master) })
 }

@@ -17,7 +17,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -46,8 +46,9 @@ pub enum Entered {
 pub enum UserNamespaceError {
     #[error("cannot enter a user namespace: {call}")]
     Call { call: &'static str, source: io::Error },
-    #[error("cannot map users: {helper} ended with {status}")]
-    Helper { helper: &'static str, status: String },
+    /// It has said why on standard error.
+    #[error("cannot map users: {helper} refuses")]
+    Helper { helper: &'static str },
 }
 
 impl Mapping {
@@ -97,84 +98,98 @@ fn parse_map(text: &str) -> Vec<(u32, u32, u32)> {
 
 /// Enters a new user and mount namespace as its root. The process must have one thread.
 pub fn enter() -> Result<Entered, UserNamespaceError> {
-    let failed = |call| move |source: io::Error| UserNamespaceError::Call { call, source };
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let ranges = Ranges::read(uid);
-    let entered = match ranges {
-        Ok(ranges) => {
-            enter_with_ranges(uid, gid, &ranges)?;
-            Entered::Ranges
-        }
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let entered = match Ranges::read(own.0) {
+        Ok(ranges) => enter_with_ranges(own, &ranges)?,
         Err(note) => {
-            sys::unshare(sys::CLONE_NEW_USERS | sys::CLONE_NEW_MOUNTS)
-                .map_err(|errno| failed("unshare(user, mounts)")(errno.into()))?;
-            fs::write("/proc/self/setgroups", "deny").map_err(failed("write /proc/self/setgroups"))?;
-            fs::write("/proc/self/uid_map", format!("0 {uid} 1"))
-                .map_err(failed("write /proc/self/uid_map"))?;
-            fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
-                .map_err(failed("write /proc/self/gid_map"))?;
+            leave_namespaces()?;
+            map_one_id(own)?;
             Entered::OneId { note }
         }
     };
-    let (root_user, root_group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
-    rustix::thread::set_thread_res_gid(root_group, root_group, root_group)
-        .map_err(|errno| failed("setresgid(0)")(errno.into()))?;
-    rustix::thread::set_thread_res_uid(root_user, root_user, root_user)
-        .map_err(|errno| failed("setresuid(0)")(errno.into()))?;
+    let (user, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(group, group, group).map_err(failed("setresgid(0)"))?;
+    rustix::thread::set_thread_res_uid(user, user, user).map_err(failed("setresuid(0)"))?;
     Ok(entered)
 }
 
-fn enter_with_ranges(uid: u32, gid: u32, ranges: &Ranges) -> Result<(), UserNamespaceError> {
-    let failed =
-        |call| move |errno: rustix::io::Errno| UserNamespaceError::Call { call, source: errno.into() };
-    let (go_read, go_write) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
+fn failed<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> UserNamespaceError {
+    move |source| UserNamespaceError::Call { call, source: source.into() }
+}
+
+fn leave_namespaces() -> Result<(), UserNamespaceError> {
+    sys::unshare(sys::CLONE_NEW_USERS | sys::CLONE_NEW_MOUNTS).map_err(failed("unshare(user, mounts)"))
+}
+
+fn map_one_id((uid, gid): (u32, u32)) -> Result<(), UserNamespaceError> {
+    fs::write("/proc/self/setgroups", "deny").map_err(failed("write /proc/self/setgroups"))?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(failed("write /proc/self/uid_map"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed("write /proc/self/gid_map"))
+}
+
+fn enter_with_ranges(own: (u32, u32), ranges: &Ranges) -> Result<Entered, UserNamespaceError> {
+    let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let mut go = (Some(go_read), Some(go_write));
-    let (_, helper) = sys::clone_process(0, None, &mut || map_from_outside(&mut go, pid, (uid, gid), ranges))
-        .map_err(failed("clone3"))?;
-    let (go_read, go_write) = go;
-    drop(go_read);
-    let unshared = sys::unshare(sys::CLONE_NEW_USERS | sys::CLONE_NEW_MOUNTS);
-    if unshared.is_ok()
-        && let Some(go_write) = &go_write
+    let mut ends = (Some(wait), Some(go));
+    let mut child = || map_from_outside(&mut ends, pid, own, ranges);
+    let (_, helper) = sys::clone_process(0, None, &mut child).map_err(failed("clone3"))?;
+    let (wait, go) = ends;
+    drop(wait);
+    let left = leave_namespaces();
+    if left.is_ok()
+        && let Some(go) = &go
     {
-        rustix::io::write(go_write, b"g").map_err(failed("write"))?;
+        rustix::io::write(go, b"g").map_err(failed("write to the helper"))?;
     }
-    drop(go_write);
-    let ended = sys::wait(std::os::fd::AsFd::as_fd(&helper)).map_err(failed("waitid"))?;
-    unshared.map_err(failed("unshare(user, mounts)"))?;
-    match ended.status {
-        0 => Ok(()),
-        status => {
-            let helper = if status == 2 { "newgidmap" } else { "newuidmap" };
-            Err(UserNamespaceError::Helper { helper, status: format!("an error (see above, {status})") })
+    drop(go);
+    let ended = sys::wait(helper.as_fd()).map_err(failed("waitid"))?;
+    left?;
+    match u8::try_from(ended.status) {
+        Ok(MAPPED) => Ok(Entered::Ranges),
+        Ok(NO_HELPER) => {
+            map_one_id(own)?;
+            Ok(Entered::OneId { note: "newuidmap is not installed: install the package uidmap".into() })
         }
+        Ok(GROUPS_REFUSED) => Err(UserNamespaceError::Helper { helper: "newgidmap" }),
+        _ => Err(UserNamespaceError::Helper { helper: "newuidmap" }),
     }
 }
 
+/// How the helper ends.
+const MAPPED: u8 = 0;
+const NO_HELPER: u8 = 1;
+const USERS_REFUSED: u8 = 2;
+const GROUPS_REFUSED: u8 = 3;
+
 /// Runs in a process of its own that stays in the host's namespace; it has one thread, as we had.
 fn map_from_outside(
-    go: &mut (Option<OwnedFd>, Option<OwnedFd>),
+    ends: &mut (Option<OwnedFd>, Option<OwnedFd>),
     pid: i32,
     (uid, gid): (u32, u32),
     ranges: &Ranges,
 ) -> Infallible {
-    go.1 = None;
+    // Our own copy of the writing end would keep the pipe open for ever.
+    ends.1 = None;
     let mut byte = [0u8; 1];
-    let told = go.0.as_ref().is_some_and(|pipe| rustix::io::read(pipe, &mut byte) == Ok(1));
-    if !told {
-        sys::exit_now(0);
-    }
+    let told = ends.0.as_ref().is_some_and(|wait| rustix::io::read(wait, &mut byte) == Ok(1));
     let map = |program: &str, id: u32, range: (u32, u32)| {
         let words = [pid.to_string(), "0".into(), id.to_string(), "1".into(), "1".into()];
         let words = words.into_iter().chain([range.0.to_string(), range.1.to_string()]);
-        Command::new(program).args(words).status().is_ok_and(|status| status.success())
+        Command::new(program).args(words).status()
     };
-    if !map("newuidmap", uid, ranges.users) {
-        sys::exit_now(1);
-    }
-    sys::exit_now(if map("newgidmap", gid, ranges.groups) { 0 } else { 2 })
+    let end = if told {
+        match map("newuidmap", uid, ranges.users) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => NO_HELPER,
+            Ok(users) if users.success() => match map("newgidmap", gid, ranges.groups) {
+                Ok(groups) if groups.success() => MAPPED,
+                _ => GROUPS_REFUSED,
+            },
+            _ => USERS_REFUSED,
+        }
+    } else {
+        USERS_REFUSED
+    };
+    sys::exit_now(end.into())
 }
 
 /// The first range of users and of groups that the host gives a user: start and count.
@@ -188,7 +203,8 @@ impl Ranges {
     /// Reads the host's tables; the error is the line that would mend it.
     fn read(uid: u32) -> Result<Self, String> {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let name = user_name(&passwd, uid).unwrap_or_else(|| uid.to_string());
+        let name = user_name(&passwd, uid)
+            .ok_or_else(|| format!("no user has the id {uid} in /etc/passwd, and newuidmap wants a name"))?;
         let find = |path: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
             find_range(&text, &name, uid).ok_or_else(|| {

@@ -55,8 +55,9 @@ pub(super) struct Intake<'s> {
 pub fn load(store: &Store, source: Source, options: &LoadOptions) -> Result<Vec<Loaded>, TransferError> {
     let intake = Intake { store, arrived: Mutex::default() };
     let loaded = intake.load(source, options);
-    if loaded.is_err() {
-        store.images().drop_unneeded()?;
+    let asked_for = loaded.as_deref().map_or(Ok(false), |loaded| intake.all_asked_for(loaded))?;
+    if !asked_for {
+        store.collect(true, false)?;
     }
     loaded
 }
@@ -227,6 +228,16 @@ impl Intake<'_> {
         }
         self.store.make_durable()?;
         Ok(loaded)
+    }
+
+    /// Whether each layer that came in belongs to an image that came in.
+    fn all_asked_for(&self, loaded: &[Loaded]) -> Result<bool, StoreError> {
+        let mut needed = BTreeSet::new();
+        for loaded in loaded {
+            needed.extend(self.store.images().get(loaded.image)?.into_iter().flat_map(|image| image.layers));
+        }
+        let arrived = self.arrived();
+        Ok(arrived.values().flatten().all(|imported| needed.contains(&imported.layer.diff_id)))
     }
 
     fn arrived(&self) -> std::sync::MutexGuard<'_, BTreeMap<ImagePath, Result<Imported, StoreError>>> {

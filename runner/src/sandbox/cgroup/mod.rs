@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::plan::Limits;
 use super::step::Step;
+use super::user_ns::Mapping;
 use super::{SandboxError, Usage};
 
 mod layout;
@@ -69,13 +70,16 @@ pub(crate) struct Cgroup {
     separate: Vec<PathBuf>,
     unified: Option<(PathBuf, OwnedFd)>,
     host_is_unified: bool,
+    /// Without a pids controller the kernel counts by user instead (see `fall_back`).
+    processes: Option<u64>,
 }
 
 impl Cgroup {
     /// Makes the folders that `limits` need and writes the limits.
     pub(crate) fn create(id: &str, limits: &Limits) -> Result<Self, SandboxError> {
         let layout = Layout::probe().map_err(|source| failed("read /proc/self/cgroup", source))?;
-        let mut cgroup = Self { separate: Vec::new(), unified: None, host_is_unified: layout.is_unified() };
+        let host_is_unified = layout.is_unified();
+        let mut cgroup = Self { separate: Vec::new(), unified: None, host_is_unified, processes: None };
         if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0', '\n']) {
             return Err(SandboxError::Plan { thing: format!("id {id:?}"), why: "it is not a file name" });
         }
@@ -84,17 +88,40 @@ impl Cgroup {
         }
         for setting in v1::settings(limits) {
             if let Some(parent) = layout.separate(setting.controller) {
-                let folder = cgroup.separate_folder(parent, id, setting.controller)?;
-                write_setting(&folder, &setting)?;
+                let folder = cgroup.separate_folder(parent, id, &setting);
+                cgroup.write_or_fall_back(folder, &setting)?;
             }
         }
         for setting in v2::settings(limits) {
             if layout.separate(setting.controller).is_none() {
-                let folder = cgroup.unified_folder(layout, id, &setting)?;
-                write_setting(&folder, &setting)?;
+                let folder = cgroup.unified_folder(layout, id, &setting);
+                cgroup.write_or_fall_back(folder, &setting)?;
             }
         }
         Ok(cgroup)
+    }
+
+    /// Who is not root can be held to a number of processes without a cgroup: in a user namespace the
+    /// kernel counts a user's processes and refuses the next one, root or not. Nothing else has such a way.
+    fn write_or_fall_back(
+        &mut self,
+        folder: Result<PathBuf, SandboxError>,
+        setting: &Setting,
+    ) -> Result<(), SandboxError> {
+        match folder {
+            Err(SandboxError::Limit { .. })
+                if setting.controller == Controller::Pids && !Mapping::current().is_initial() =>
+            {
+                self.processes = setting.value.parse().ok();
+                Ok(())
+            }
+            folder => write_setting(&folder?, setting),
+        }
+    }
+
+    /// What `RLIMIT_NPROC` must be where no cgroup counts processes.
+    pub(crate) fn process_limit(&self) -> Option<u64> {
+        self.processes
     }
 
     /// The steps by which the child enters its v1 cgroups.
@@ -145,20 +172,21 @@ impl Cgroup {
         &mut self,
         mount: &Path,
         id: &str,
-        controller: Controller,
+        setting: &Setting,
     ) -> Result<PathBuf, SandboxError> {
-        let folder = mount.join("rbuild").join(id);
-        if !self.separate.contains(&folder) {
-            let parent = mount.join("rbuild");
-            make(&parent)?;
-            if controller == Controller::Cpuset {
-                inherit_cpuset(mount, &parent)?;
-            }
-            make(&folder)?;
-            self.separate.push(folder.clone());
-            if controller == Controller::Cpuset {
-                inherit_cpuset(&parent, &folder)?;
-            }
+        let parent = mount.join("rbuild");
+        let folder = parent.join(id);
+        if self.separate.contains(&folder) {
+            return Ok(folder);
+        }
+        if setting.controller == Controller::Cpuset {
+            make(&parent).map_err(|source| cannot_make(&parent, setting, source))?;
+            inherit_cpuset(mount, &parent)?;
+        }
+        make_below(&parent, &folder).map_err(|source| cannot_make(&folder, setting, source))?;
+        self.separate.push(folder.clone());
+        if setting.controller == Controller::Cpuset {
+            inherit_cpuset(&parent, &folder)?;
         }
         Ok(folder)
     }
@@ -174,19 +202,19 @@ impl Cgroup {
         let root = layout.unified().filter(|_| layout.unified_has(setting.controller));
         let root = root.ok_or_else(|| lacks(format!("this cgroup has no `{name}` controller")))?;
         let parent = root.join("rbuild");
-        make(&parent)?;
+        make(&parent).map_err(|source| cannot_make(&parent, setting, source))?;
         for level in [root, &parent] {
             delegate(level, name).map_err(|source| match source.raw_os_error() {
                 Some(number) if number == rustix::io::Errno::BUSY.raw_os_error() => lacks(format!(
                     "{} holds other processes: start rbuild in a cgroup of its own that is delegated to it",
                     root.display()
                 )),
-                _ => failed(&format!("enable `{name}` below {}", level.display()), source),
+                _ => cannot_make(level, setting, source),
             })?;
         }
         let folder = parent.join(id);
         if self.unified.is_none() {
-            make(&folder)?;
+            make_below(&parent, &folder).map_err(|source| cannot_make(&folder, setting, source))?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = rustix::fs::open(&folder, flags, Mode::empty())
                 .map_err(|errno| failed(&format!("open {}", folder.display()), errno.into()))?;
@@ -273,10 +301,33 @@ fn remove_parent(parent: &Path) {
     drop(fs::remove_dir(parent));
 }
 
-fn make(folder: &Path) -> Result<(), SandboxError> {
+fn make(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(|source| failed(&format!("mkdir {}", folder.display()), source)),
+        other => other,
+    }
+}
+
+/// Another process may take the empty parent away between the two calls; then it is made again.
+fn make_below(parent: &Path, folder: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        make(parent)?;
+        match make(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// A tree that is not ours to write in is a limit that can't be kept; anything else went wrong.
+fn cannot_make(folder: &Path, setting: &Setting, source: io::Error) -> SandboxError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let lacks = format!("the cgroup {} is not delegated to this user", folder.display());
+            SandboxError::Limit { limit: setting.limit, lacks }
+        }
+        _ => failed(&format!("make the cgroup {}", folder.display()), source),
     }
 }
 
