@@ -121,7 +121,8 @@ impl Images<'_> {
 
     /// Points all `names` at `image`, durably and at once; returns what each pointed at before.
     pub fn set_names(&self, names: &[Reference], image: ImageId) -> Result<Vec<Option<ImageId>>, StoreError> {
-        self.store.make_durable()?;
+        // The commit below makes durable what this one leaves to it.
+        self.store.sync_layers(Commit::Soon)?;
         self.store.index.write("name an image", Commit::Durable, |transaction| {
             // A collector in another process may have taken it since it was recorded.
             if rows::find(transaction, image)?.is_none() {

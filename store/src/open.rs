@@ -197,13 +197,20 @@ impl Store {
     ///
     /// Called once per command, before the name is written (`images().set_name` calls it itself).
     pub fn make_durable(&self) -> Result<(), StoreError> {
+        self.sync_layers(Commit::Durable)
+    }
+
+    /// Syncs layers that no `syncfs` has covered; with [`Commit::Soon`] the caller commits durably next.
+    pub(crate) fn sync_layers(&self, commit: Commit) -> Result<(), StoreError> {
         // Rows are read before the sync: a layer that another process adds meanwhile is not covered.
         let boot = self.boot_id()?;
         let covered = self.index.read("list new layers", |c| index::layers::unsynced(c, boot))?;
         if !covered.is_empty() {
             rustix::fs::syncfs(&self.dir).map_err(StoreError::io("sync", &self.root))?;
+        } else if commit == Commit::Soon {
+            return Ok(());
         }
-        self.index.write("make layers durable", Commit::Durable, |transaction| {
+        self.index.write("make layers durable", commit, |transaction| {
             covered.iter().try_for_each(|id| index::layers::mark_synced(transaction, *id))
         })
     }

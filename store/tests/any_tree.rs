@@ -147,7 +147,10 @@ fn facts(top: &Path) -> BTreeMap<PathBuf, String> {
         if meta.is_dir() {
             todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if meta.is_symlink() {
-            fact = format!("{fact} -> {:?}", std::fs::read_link(&path).unwrap());
+            fact = format!(
+                "{fact} -> {}",
+                std::fs::read_link(&path).unwrap().as_os_str().as_bytes().escape_ascii()
+            );
         } else if meta.is_file() {
             fact = format!("{fact} {} links, {}", meta.nlink(), Digest::of(&std::fs::read(&path).unwrap()));
             let relative = path.strip_prefix(top).unwrap().to_owned();
