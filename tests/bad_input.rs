@@ -17,7 +17,7 @@ use shell::{Outcome, Rbuild, base, needs, run};
 /// What the store holds: names of images, blobs, layers, containers, and work that is under way.
 fn content(rbuild: &Rbuild) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    found.insert(rbuild.run(&["images"]).expect_ok().stdout);
+    found.insert(rbuild.run(&["images", "--quiet", "--no-trunc"]).expect_ok().stdout);
     for folder in ["blobs/sha256", "layers", "scratch", "staging", "containers"] {
         let entries = fs::read_dir(rbuild.root().join(folder)).into_iter().flatten();
         found.extend(entries.map(|entry| format!("{folder}/{}", entry.unwrap().file_name().display())));

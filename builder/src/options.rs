@@ -49,14 +49,14 @@ pub struct Platform {
 impl Platform {
     /// The machine this runs on.
     pub fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
+        let machine = rustix::system::uname();
+        let (architecture, variant) = match &*machine.machine().to_string_lossy() {
             "x86_64" => ("amd64", None),
             "aarch64" => ("arm64", None),
-            "x86" => ("386", None),
-            "arm" => ("arm", Some("v7")),
-            "riscv64" => ("riscv64", None),
-            "powerpc64" => ("ppc64le", None),
-            other => (other, None),
+            "i386" | "i486" | "i586" | "i686" => ("386", None),
+            "armv6l" => ("arm", Some("v6")),
+            "armv7l" | "armv8l" => ("arm", Some("v7")),
+            other => return Self { os: "linux".into(), architecture: other.to_owned(), variant: None },
         };
         Self { os: "linux".into(), architecture: architecture.into(), variant: variant.map(str::to_owned) }
     }

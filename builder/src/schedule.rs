@@ -33,11 +33,7 @@ pub fn build(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Built, BuildError> {
-    let tree = containerfile::parse(&input.containerfile).map_err(|diagnostics| BuildError::Syntax {
-        file: input.file_name.clone(),
-        text: String::from_utf8_lossy(&input.containerfile).into_owned(),
-        diagnostics,
-    })?;
+    let tree = understand(input)?;
     warn(input, &tree, options, progress);
     let plan = Plan::new(store, &tree, options, &input.file_name)?;
     let networks = Networks::new(store.lease_name()?);
@@ -55,6 +51,19 @@ pub fn build(
     };
     let draft = build_stages(shared, &plan, tree.stages.len())?;
     finish(store, input, options, &draft)
+}
+
+/// The syntax tree, when nothing in it is wrong whatever the variables' values.
+fn understand(input: &Input) -> Result<containerfile::Containerfile, BuildError> {
+    let parsed = containerfile::parse(&input.containerfile).and_then(|tree| {
+        let mistakes = containerfile::validate(&tree);
+        if mistakes.is_empty() { Ok(tree) } else { Err(mistakes) }
+    });
+    parsed.map_err(|diagnostics| BuildError::Syntax {
+        file: input.file_name.clone(),
+        text: String::from_utf8_lossy(&input.containerfile).into_owned(),
+        diagnostics,
+    })
 }
 
 fn warn(input: &Input, tree: &containerfile::Containerfile, options: &Options, progress: &dyn Progress) {

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, unshare};
 use runner::network::{Mode, Network};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
@@ -73,16 +74,13 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn a_private_network_reaches_out_under_the_hosts_address() {
-    if !root() {
-        return;
-    }
-    // A server behind another link of the host, with no way back to the private range but NAT.
+/// A server behind another link of the host, 198.51.100.2 port 8080, with no way back to the private
+/// range but NAT. It answers once.
+fn far_server(link: &str) -> std::thread::JoinHandle<()> {
     let (ready, when_ready) = std::sync::mpsc::channel();
     let (go, when_go) = std::sync::mpsc::channel::<()>();
     let server = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
         ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
         when_go.recv().unwrap();
         run("ip", &["addr", "add", "198.51.100.2/30", "dev", "far0"]).unwrap();
@@ -92,19 +90,31 @@ fn a_private_network_reaches_out_under_the_hosts_address() {
         tell_peer(&listener);
     });
     let thread = when_ready.recv().unwrap().to_string();
-    run("ip", &["link", "add", "xyfar0", "type", "veth", "peer", "name", "far0", "netns", &thread]).unwrap();
-    run("ip", &["addr", "add", "198.51.100.1/30", "dev", "xyfar0"]).unwrap();
-    run("ip", &["link", "set", "xyfar0", "up"]).unwrap();
+    run("ip", &["link", "add", link, "type", "veth", "peer", "name", "far0", "netns", &thread]).unwrap();
+    run("ip", &["addr", "add", "198.51.100.1/30", "dev", link]).unwrap();
+    run("ip", &["link", "set", link, "up"]).unwrap();
     go.send(()).unwrap();
     when_ready.recv().unwrap();
+    server
+}
 
-    let network = Network::open(Mode::Private, "a1a1a1a1a1a1").unwrap();
-    let seen = inside(namespace(&network), || {
+/// Connects to the far server from inside and returns the address that it saw.
+fn seen_by_far_server(network: &Network) -> String {
+    inside(namespace(network), || {
         let mut text = String::new();
         connect(Ipv4Addr::new(198, 51, 100, 2), 8080).unwrap().read_to_string(&mut text).unwrap();
         text
-    });
-    assert_eq!(seen, "198.51.100.1");
+    })
+}
+
+#[test]
+fn a_private_network_reaches_out_under_the_hosts_address() {
+    if !root() {
+        return;
+    }
+    let server = far_server("xyfar0");
+    let network = Network::open(Mode::Private, "a1a1a1a1a1a1").unwrap();
+    assert_eq!(seen_by_far_server(&network), "198.51.100.1");
     server.join().unwrap();
 }
 
@@ -117,6 +127,9 @@ fn two_networks_have_two_addresses_and_do_not_reach_each_other() {
     let two = Network::open(Mode::Private, "b2b2b2b2b2b2").unwrap();
     let address = one.address.unwrap();
     assert_ne!(one.address, two.address);
+    // A name that is taken is no obstacle.
+    let again = Network::open(Mode::Private, "b1b1b1b1b1b1").unwrap();
+    assert_ne!(again.address, one.address);
     let listener = inside(namespace(&one), || TcpListener::bind(("0.0.0.0", 8081)).unwrap());
 
     // The host reaches its own containers; its neighbours' containers do not.
@@ -208,4 +221,42 @@ fn names_are_asked_where_the_host_asks() {
     assert_eq!(Network::open(Mode::None, "f2").unwrap().resolv_conf, b"");
     let private = Network::open(Mode::Private, "f3f3f3f3f3f3").unwrap();
     assert!(!String::from_utf8_lossy(&private.resolv_conf).contains("nameserver 127."));
+}
+
+/// Docker sets iptables' FORWARD policy to drop and leaves DOCKER-USER to others. This thread's own
+/// namespace plays the host, so that the real one is left alone.
+#[test]
+fn where_docker_drops_forwarded_packets_ours_pass() {
+    if !root() || run("iptables", &["--version"]).is_none() {
+        return;
+    }
+    let host = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let iptables = |words: &[&str]| run("iptables", words).unwrap();
+        iptables(&["-P", "FORWARD", "DROP"]);
+        let before = iptables(&["-S"]);
+        let server = far_server("xyfar1");
+        let network = Network::open(Mode::Private, "ababababab01").unwrap();
+        assert_eq!(seen_by_far_server(&network), "198.51.100.1");
+        server.join().unwrap();
+        assert_eq!(iptables(&["-S", "FORWARD"]).matches("rbuild:rbababababab").count(), 2);
+        drop(network);
+        assert_eq!(iptables(&["-S"]), before);
+
+        iptables(&["-N", "DOCKER-USER"]);
+        iptables(&["-I", "FORWARD", "-j", "DOCKER-USER"]);
+        let before = iptables(&["-S"]);
+        let network = Network::open(Mode::Private, "abababab0202").unwrap();
+        assert_eq!(iptables(&["-S", "DOCKER-USER"]).matches("rbuild:rbabababab02").count(), 2);
+        // What a killed process leaves is told from what a living one needs by its link.
+        let dead =
+            ["DOCKER-USER", "-i", "rbgone", "-m", "comment", "--comment", "rbuild:rbgone", "-j", "ACCEPT"];
+        iptables(&[&["-I"], &dead[..]].concat());
+        Network::clear("rb").unwrap();
+        let rules = iptables(&["-S", "DOCKER-USER"]);
+        assert!(!rules.contains("rbgone") && rules.contains("rbabababab02"), "{rules}");
+        drop(network);
+        assert_eq!(iptables(&["-S"]), before);
+    };
+    std::thread::spawn(host).join().unwrap();
 }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     tags: Vec<String>,
     /// Set an ARG; without a value it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    build_args: Vec<String>,
+    arguments: Vec<String>,
     /// Build up to this stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -218,7 +218,7 @@ fn read_stdin() -> anyhow::Result<Vec<u8>> {
 
 fn options(args: &Args) -> anyhow::Result<Options> {
     let names = args.tags.iter().map(|tag| Ok(tag.parse::<Reference>()?)).collect::<anyhow::Result<Vec<_>>>()?;
-    let build_args = build_args(&args.build_args);
+    let build_args = build_args(&args.arguments);
     let epoch = match (args.timestamp, build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok())) {
         (Some(given), _) => Some(given),
         (None, Some(text)) if !text.is_empty() => {

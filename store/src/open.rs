@@ -365,8 +365,11 @@ fn probe_overlay_form(root: &Path) -> Result<OverlayForm, StoreError> {
     let name = OverlayForm::Trusted.opaque_xattr();
     match rustix::fs::lsetxattr(&folder, name, b"y", XattrFlags::empty()) {
         Ok(()) => {
-            rustix::fs::lremovexattr(&folder, name).map_err(StoreError::io("look at", folder))?;
-            Ok(OverlayForm::Trusted)
+            match rustix::fs::lremovexattr(&folder, name) {
+                // Another process that makes the same store asks the same question.
+                Ok(()) | Err(Errno::NODATA) => Ok(OverlayForm::Trusted),
+                Err(errno) => Err(StoreError::io("look at", folder)(errno)),
+            }
         }
         Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => Ok(OverlayForm::User),
         Err(errno) => Err(StoreError::io("look at", folder)(errno)),

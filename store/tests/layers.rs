@@ -1,5 +1,5 @@
 //! Layers through the front door: what goes in comes out, bit for bit, and nothing else happens.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -121,9 +121,9 @@ fn what_tar_extracts_is_what_the_tree_holds() {
     extract.stdin.take().unwrap().write_all(&tar).unwrap();
     assert!(extract.wait().unwrap().success());
     let list = |path: &Path| {
-        let script = r"find . -printf '%P %y %m %U %G %n %s %T@ %l\n' | grep -v '^[^ ]* d' | sort
+        let script = r#"find . -printf '%P %y %m %U %G %n %s %T@ %l\n' | grep -v '^[^ ]* d' | sort
             find . -type d -printf '%P %y %m %U %G %T@\n' | sort; stat -c '%n %t:%T' null disk
-            getfattr -R -h -d -m - . 2>/dev/null | sort; find . -type f -exec sha256sum {} + | sort";
+            getfattr -R -h -d -m - . 2>/dev/null | sort; find . -type f -exec sha256sum {} + | sort"#;
         let output = Command::new("bash").args(["-ec", script]).current_dir(path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -176,9 +176,9 @@ fn a_sealed_scratch_is_the_layer_that_its_own_tar_makes() {
 }
 
 fn listing(path: &Path) -> String {
-    let script = r"find . -mindepth 1 -printf '%P %y %m %U %G %n %s %T@ %l\n' | sed 's/^\([^ ]* d.*\) [0-9]* \([^ ]* *\)$/\1 \2/' | grep -v '^gone/lower ' | sort
+    let script = r#"find . -mindepth 1 -printf '%P %y %m %U %G %n %s %T@ %l\n' | sed 's/^\([^ ]* d.*\) [0-9]* \([^ ]* *\)$/\1 \2/' | grep -v '^gone/lower ' | sort
         getfattr -R -h -d -m - . 2>/dev/null | sort; find . -type f -exec sha256sum {} + | sort
-        find . -type c,b -exec stat -c '%n %t:%T' {} + | sort";
+        find . -type c,b -exec stat -c '%n %t:%T' {} + | sort"#;
     let output = Command::new("bash").args(["-ec", script]).current_dir(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -1,5 +1,5 @@
 //! One store, many users: equal work at once, collectors beside builders, processes that die.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Read;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Stacks as the kernel shows them, against GNU tar that unpacks the same layers one over the other.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};

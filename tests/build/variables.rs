@@ -70,7 +70,7 @@ fn arguments_and_environment_follow_dockers_order() {
         },
         Case {
             name: "an escape character of one's own",
-            containerfile: "# escape=`\nFROM busybox\nENV a=one`\n two\nRUN ln -s C:\\\\x /l && `\n true\n",
+            containerfile: "# escape=`\nFROM busybox\nENV a=one`\n b=two\nRUN ln -s C:\\\\x /l && `\n true\n",
             expect: &[Link("l", "C:\\x")],
             ..Case::EMPTY
         },

@@ -28,7 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use store::{Image, ImagePath, RootDir, Scratch, Store, StoreError};
 
-use crate::network::{Network, NetworkError};
+use crate::network::{Mode, Network, NetworkError};
 use crate::process::ProcessError;
 use crate::rootfs::{Rootfs, RootfsError};
 use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage};
@@ -145,11 +145,15 @@ pub fn start<'s>(
     let hostname = assemble::hostname(options, &id)?;
     let env = command::env(config, options, &hostname)?;
 
-    // The slowest part needs nothing of the others.
+    // A private network takes longest and needs nothing of the others.
     let (network, mounted) = std::thread::scope(|scope| {
-        let network = scope.spawn(|| Network::open(options.network, &id));
+        let open = || Network::open(options.network, &id);
+        let ahead = (options.network == Mode::Private).then(|| scope.spawn(open));
         let mounted = assemble::mount(store, image);
-        (network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), mounted)
+        let network = ahead.map_or_else(open, |thread| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        (network, mounted)
     });
     let (network, (rootfs, scratch)) = (network?, mounted?);
 

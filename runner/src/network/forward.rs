@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::NetworkError;
-use super::firewall::Others;
+use super::firewall::{self, Closed, Others};
+use super::netlink::Routes;
 
 const TAG: &str = "rbuild:";
 
@@ -31,8 +32,7 @@ impl Forward {
         others: &Others,
         notes: &mut Vec<String>,
     ) -> Result<Option<Self>, NetworkError> {
-        let (known, foreign): (Vec<_>, Vec<_>) =
-            others.closed.iter().partition(|closed| (&*closed.table, &*closed.chain) == IPTABLES);
+        let (known, foreign): (Vec<_>, Vec<_>) = others.closed.iter().partition(|closed| is_iptables(closed));
         notes.extend(foreign.iter().map(|closed| {
             format!(
                 "chain `{}` of nftables' table `{}` may drop what the network forwards",
@@ -88,34 +88,49 @@ impl Drop for Forward {
 
 const IPTABLES: (&str, &str) = ("filter", "FORWARD");
 
+fn is_iptables(closed: &Closed) -> bool {
+    (&*closed.table, &*closed.chain) == IPTABLES
+}
+
 /// The older iptables has tables of its own in the kernel, which `nf_tables` does not list.
-fn legacy_is_closed() -> bool {
-    let names = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-    let Some(program) = find("iptables-legacy") else { return false };
+fn has_legacy_table() -> bool {
+    let names = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
     names.lines().any(|name| name == IPTABLES.0)
-        && run(&program, &["-S", IPTABLES.1]).is_ok_and(|rules| rules.contains("-P FORWARD DROP"))
+}
+
+fn legacy_is_closed() -> bool {
+    let Some(program) = find("iptables-legacy").filter(|_| has_legacy_table()) else { return false };
+    run(&program, &["-S", IPTABLES.1]).is_ok_and(|rules| rules.contains("-P FORWARD DROP"))
 }
 
 /// Removes tagged rules of links that are no more.
 pub(super) fn clear(prefix: &str) -> io::Result<()> {
-    let Some(program) = find("iptables") else { return Ok(()) };
+    let others = match firewall::others() {
+        // Who may not look has made none.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        other => other?,
+    };
+    let is_ours = others.docker_user || others.closed.iter().any(is_iptables) || has_legacy_table();
+    let Some(program) = find("iptables").filter(|_| is_ours) else { return Ok(()) };
+    let links = Routes::open()?;
     for chain in ["DOCKER-USER", IPTABLES.1] {
         // A chain that is not there holds no rules.
         let Ok(rules) = run(&program, &["-S", chain]) else { continue };
-        for rule in rules.lines().filter(|rule| is_dead(rule, prefix)) {
-            let words: Vec<String> =
-                rule.split_whitespace().skip(1).map(|word| word.replace('"', "")).collect();
-            let words: Vec<&str> = std::iter::once("-D").chain(words.iter().map(String::as_str)).collect();
-            run(&program, &words)?;
+        for rule in rules.lines() {
+            let link = tagged_link(rule).filter(|link| link.starts_with(prefix));
+            if link.is_some_and(|link| links.link(link).is_err()) {
+                remove_rule(&program, rule)?;
+            }
         }
     }
     Ok(())
 }
 
 /// `rule` as `iptables -S` prints it: `-A FORWARD -i rb0 -m comment --comment "rbuild:rb0" -j ACCEPT`.
-fn is_dead(rule: &str, prefix: &str) -> bool {
-    let link = tagged_link(rule);
-    link.is_some_and(|link| link.starts_with(prefix) && !Path::new("/sys/class/net").join(link).exists())
+fn remove_rule(program: &Path, rule: &str) -> io::Result<()> {
+    let words: Vec<String> = rule.split_whitespace().skip(1).map(|word| word.replace('"', "")).collect();
+    let words: Vec<&str> = std::iter::once("-D").chain(words.iter().map(String::as_str)).collect();
+    run(program, &words).map(drop)
 }
 
 fn tagged_link(rule: &str) -> Option<&str> {
@@ -144,17 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tagged_rules_of_vanished_links_are_dead() {
+    fn only_rules_with_a_tag_of_ours_name_a_link() {
         for (rule, expected) in [
-            ("-A DOCKER-USER -i rbgone00 -m comment --comment \"rbuild:rbgone00\" -j ACCEPT", true),
-            ("-A DOCKER-USER -i rbgone00 -m comment --comment rbuild:rbgone00 -j ACCEPT", true),
-            ("-A DOCKER-USER -i xygone00 -m comment --comment rbuild:xygone00 -j ACCEPT", false),
-            ("-A DOCKER-USER -i lo -m comment --comment rbuild:rblo/../lo -j ACCEPT", false),
-            ("-A DOCKER-USER -j RETURN", false),
-            ("-P FORWARD DROP", false),
+            ("-A DOCKER-USER -i rb0 -m comment --comment \"rbuild:rb0\" -j ACCEPT", Some("rb0")),
+            ("-A DOCKER-USER -i rb0 -m comment --comment rbuild:rb0 -j ACCEPT", Some("rb0")),
+            ("-A DOCKER-USER -i rb0 -m comment --comment \"other:rb0\" -j ACCEPT", None),
+            ("-A DOCKER-USER -i lo -m comment --comment rbuild:rblo/../lo -j ACCEPT", None),
+            ("-A DOCKER-USER -j RETURN", None),
+            ("-P FORWARD DROP", None),
+            ("", None),
         ] {
-            assert_eq!(is_dead(rule, "rb"), expected, "{rule}");
+            assert_eq!(tagged_link(rule), expected, "{rule}");
         }
-        assert!(!is_dead("-A FORWARD -i lo -m comment --comment rbuild:lo -j ACCEPT", "lo"));
     }
 }

@@ -121,8 +121,25 @@ impl Network {
         }
     }
 
+    /// A name can be taken: by an id that begins alike, or by a network of the same id that the
+    /// kernel is still taking apart.
+    fn first_free(id: &str) -> Result<private::Private, NetworkError> {
+        let mut names = (1..4).map(|attempt| link_name(&format!("{id} {attempt}")));
+        let mut name = link_name(id);
+        loop {
+            match (private::Private::open(&name), names.next()) {
+                (Err(NetworkError::Kernel { source, .. }), Some(next))
+                    if source.kind() == io::ErrorKind::AlreadyExists =>
+                {
+                    name = next;
+                }
+                (other, _) => return other,
+            }
+        }
+    }
+
     fn open_private(id: &str) -> Result<Self, NetworkError> {
-        let mut private = private::Private::open(&link_name(id))?;
+        let mut private = Self::first_free(id)?;
         let mut notes = std::mem::take(&mut private.notes);
         let resolv_conf = resolv_conf().unwrap_or_else(|| {
             notes.push(format!(

@@ -17,9 +17,8 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 
 pub mod compress;
-mod export;
 pub(crate) mod pack;
-pub use export::pack_tree;
+pub use pack::pack_tree;
 pub(crate) mod read;
 pub(crate) mod recipe;
 pub(crate) mod unpack;

@@ -1,4 +1,4 @@
-//! Packs an upper directory as a layer's tar: hashed, remembered as a recipe, not written.
+//! Packs a tree as a tar; an upper directory only as the hash and the recipe of one.
 //!
 //! The form is canonical: the same tree gives the same bytes on every machine.
 //!
@@ -8,29 +8,32 @@
 //! - a file's further names are hard links to the first one in this order.
 //!
 //! Times are cut to seconds as docker does, in the tar and in the tree alike, so that a layer that is
-//! built and the same layer pulled are one. Overlay's bookkeeping is taken off the tree; sockets, which
-//! no tar can hold, go. The root itself has an entry only when its mode or owner changed.
+//! built and the same layer pulled are one. Overlay's bookkeeping is taken off an upper directory;
+//! sockets, which no tar can hold, go. The root itself has an entry only when its mode or owner changed.
 //!
 //! May touch: the directory given. Knows nothing of the store.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::recipe::RecipeWriter;
 use super::unpack::{DEVICE_XATTR, is_carried};
 use super::{ArchiveError, DIRECTORY, LIMITS, lossy, whiteout};
 use crate::OverlayForm;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::folder::entries_of;
 use crate::root_dir::open_by_rules;
 
 mod header;
+mod out;
+mod place;
 
 use header::{Header, Kind};
+use out::{HashAndRecipe, Sink, Stream};
+use place::Place;
 
 /// Directories kept open on the way down; those above are opened again on the way up.
 const OPEN_DEPTH: usize = 128;
@@ -47,7 +50,7 @@ pub(crate) struct PackedTree {
 
 type Result<T> = std::result::Result<T, ArchiveError>;
 
-/// Walks `upper` once.
+/// Packs an upper directory into a recipe: one walk, which also puts the tree in order.
 pub(crate) fn pack(
     upper: BorrowedFd<'_>,
     overlay: OverlayForm,
@@ -55,52 +58,28 @@ pub(crate) fn pack(
     with_root: bool,
     recipe: impl Write,
 ) -> Result<PackedTree> {
-    let failed = |source| ArchiveError::Entry { doing: "pack", path: "/".to_owned(), source };
-    let out = TarOut {
-        recipe: RecipeWriter::new(recipe).map_err(failed)?,
-        hasher: Hasher::new(),
-        literal: Vec::with_capacity(64 << 10),
-    };
-    let mut packer = Packer {
-        upper,
-        overlay,
-        clamp_mtime_seconds,
-        out,
-        first_names: HashMap::new(),
-        buffer: vec![0; READ_BYTES],
-        disk_size_bytes: 4096,
-        entry_count: 0,
-    };
+    let mut out = HashAndRecipe::new(recipe).map_err(failed("pack", b"/"))?;
+    let mut packer = Packer::new(upper, Some(overlay), &mut out);
+    packer.clamp_mtime_seconds = clamp_mtime_seconds;
     packer.walk(with_root)?;
-    packer.finish().map_err(failed)
+    let (disk_size_bytes, entry_count) = (packer.disk_size_bytes, packer.entry_count);
+    let hasher = out.finish().map_err(failed("pack", b"/"))?;
+    let tar_size_bytes = hasher.count_bytes();
+    Ok(PackedTree { digest: hasher.finish(), tar_size_bytes, disk_size_bytes, entry_count })
 }
 
-/// Hashes a tar that goes by and writes its recipe.
-struct TarOut<W: Write> {
-    recipe: RecipeWriter<W>,
-    hasher: Hasher,
-    literal: Vec<u8>,
+/// Writes any tree (a mounted stack, say) as a tar in the same form; the tree is only read.
+pub fn pack_tree(tree: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let mut stream = Stream(out);
+    Packer::new(tree.as_fd(), None, &mut stream).walk(false).map_err(io::Error::other)
 }
 
-impl<W: Write> TarOut<W> {
-    fn literal(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.literal.extend_from_slice(bytes);
-        if self.literal.len() > 32 << 10 { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.literal);
-        self.recipe.literal(&self.literal)?;
-        self.literal.clear();
-        Ok(())
-    }
-}
-
-struct Packer<'u, W: Write> {
-    upper: BorrowedFd<'u>,
-    overlay: OverlayForm,
+struct Packer<'u, S: Sink> {
+    tree: BorrowedFd<'u>,
+    /// Of an upper directory, which is changed to fit its tar; `None` leaves the tree alone.
+    upper: Option<OverlayForm>,
     clamp_mtime_seconds: Option<i64>,
-    out: TarOut<W>,
+    out: &'u mut S,
     /// Of files with several names: inode → the name that has the content.
     first_names: HashMap<u64, Vec<u8>>,
     buffer: Vec<u8>,
@@ -119,7 +98,20 @@ struct Frame {
     mtime: Option<i64>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<'u, S: Sink> Packer<'u, S> {
+    fn new(tree: BorrowedFd<'u>, upper: Option<OverlayForm>, out: &'u mut S) -> Self {
+        Self {
+            tree,
+            upper,
+            clamp_mtime_seconds: None,
+            out,
+            first_names: HashMap::new(),
+            buffer: vec![0; READ_BYTES],
+            disk_size_bytes: 4096,
+            entry_count: 0,
+        }
+    }
+
     fn walk(&mut self, with_root: bool) -> Result<()> {
         let root = self.open_dir(b"").map_err(failed("open", b"/"))?;
         if with_root {
@@ -134,7 +126,7 @@ impl<W: Write> Packer<'_, W> {
                 None => self.open_dir(&frame.path).map_err(failed("open", &frame.path))?,
             };
             let Some((name, kind)) = frame.names.pop() else {
-                if let Some(seconds) = frame.mtime {
+                if let (Some(seconds), Some(_)) = (frame.mtime, self.upper) {
                     set_mtime(dir.as_fd(), seconds).map_err(failed("set the time of", &frame.path))?;
                 }
                 continue;
@@ -150,25 +142,13 @@ impl<W: Write> Packer<'_, W> {
                 }
             }
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<PackedTree> {
-        self.out.literal(&[0; 1024])?;
-        self.out.flush()?;
-        self.out.recipe.finish()?.flush()?;
-        Ok(PackedTree {
-            tar_size_bytes: self.out.hasher.count_bytes(),
-            digest: self.out.hasher.finish(),
-            disk_size_bytes: self.disk_size_bytes,
-            entry_count: self.entry_count,
-        })
+        self.out.literal(&[0; 1024]).map_err(failed("pack", b"/"))
     }
 
     fn open_dir(&self, path: &[u8]) -> io::Result<OwnedFd> {
         use rustix::fs::ResolveFlags;
         let rules = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        open_by_rules(self.upper, if path.is_empty() { b"." } else { path }, DIRECTORY, rules)
+        open_by_rules(self.tree, if path.is_empty() { b"." } else { path }, DIRECTORY, rules)
     }
 
     /// Lists a directory, whiteouts first, and writes those.
@@ -227,6 +207,7 @@ impl<W: Write> Packer<'_, W> {
         match kind {
             FileType::RegularFile => self.file(dir, name, &path).map(|()| None),
             FileType::Directory => self.directory(dir, name, path).map(Some),
+            FileType::Socket if self.upper.is_none() => Ok(None),
             FileType::Socket => {
                 let gone = rustix::fs::unlinkat(dir, name, AtFlags::empty());
                 gone.map_err(failed("remove socket", &path)).map(|()| None)
@@ -281,15 +262,14 @@ impl<W: Write> Packer<'_, W> {
         if header.size_bytes > 0 {
             self.content(&file, path, header.size_bytes).map_err(failed("read", path))?;
         }
-        if needs_time(&stat, header.mtime_seconds) {
+        if self.upper.is_some() && needs_time(&stat, header.mtime_seconds) {
             set_mtime(file.as_fd(), header.mtime_seconds).map_err(failed("set the time of", path))?;
         }
         Ok(())
     }
 
     fn content(&mut self, file: &OwnedFd, path: &[u8], size_bytes: u64) -> io::Result<()> {
-        self.out.flush()?;
-        self.out.recipe.content(path, &[(0, size_bytes)])?;
+        self.out.begin_content(path, size_bytes)?;
         let mut left = size_bytes;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES);
@@ -298,7 +278,7 @@ impl<W: Write> Packer<'_, W> {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter meanwhile"));
                 }
                 Ok(count) => {
-                    self.out.hasher.update(&self.buffer[..count]);
+                    self.out.content(&self.buffer[..count])?;
                     left -= count as u64;
                 }
                 Err(Errno::INTR) => {}
@@ -345,7 +325,7 @@ impl<W: Write> Packer<'_, W> {
             }
             self.first_names.insert(stat.st_ino, path.to_vec());
         }
-        if needs_time(&stat, header.mtime_seconds) {
+        if self.upper.is_some() && needs_time(&stat, header.mtime_seconds) {
             let time = super::Time { seconds: header.mtime_seconds, nanoseconds: 0 };
             rustix::fs::utimensat(dir, name, &time.timestamps(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(failed("set the time of", path))?;
@@ -366,9 +346,9 @@ impl<W: Write> Packer<'_, W> {
     fn take_xattrs(&self, place: &Place<'_>, header: &mut Header) -> io::Result<bool> {
         let mut is_opaque = false;
         for name in place.xattrs()? {
-            if name == self.overlay.opaque_xattr().as_bytes() {
+            if self.upper.is_some_and(|form| name == form.opaque_xattr().as_bytes()) {
                 is_opaque = place.xattr(&name)? == b"y";
-            } else if let Some(kind) = overlay_name(&name) {
+            } else if let (Some(kind), Some(_)) = (overlay_name(&name), self.upper) {
                 if matches!(kind, b"redirect" | b"metacopy") {
                     let why = "overlayfs moved or copied it by reference, which a layer can't hold";
                     return Err(io::Error::new(io::ErrorKind::Unsupported, why));
@@ -409,64 +389,4 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn failed<E: Into<io::Error>>(doing: &'static str, path: &[u8]) -> impl FnOnce(E) -> ArchiveError {
     move |source| ArchiveError::Entry { doing, path: lossy(path), source: source.into() }
-}
-
-/// Where extended attributes are read from.
-enum Place<'p> {
-    Open(BorrowedFd<'p>),
-    /// What can't be opened: a link, a device, a fifo.
-    Named(BorrowedFd<'p>, &'p [u8]),
-}
-
-impl Place<'_> {
-    fn path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
-        let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-        path.extend_from_slice(name);
-        path
-    }
-
-    fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
-        let list = grow(|buffer| match self {
-            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(*dir, name)[..], buffer),
-        });
-        match list {
-            Ok(list) => Ok(list
-                .split(|byte| *byte == 0)
-                .filter(|name| !name.is_empty())
-                .map(<[u8]>::to_vec)
-                .collect()),
-            Err(Errno::NOTSUP) => Ok(Vec::new()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    fn xattr(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        Ok(grow(|buffer| match self {
-            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(*dir, entry)[..], name, buffer),
-        })?)
-    }
-
-    fn remove(&self, name: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Open(fd) => Ok(rustix::fs::fremovexattr(fd, name)?),
-            Self::Named(dir, entry) => Ok(rustix::fs::lremovexattr(&Self::path(*dir, entry)[..], name)?),
-        }
-    }
-}
-
-/// Calls with a small buffer, and with the largest there can be when that is too small.
-fn grow(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    let mut small = [0; 512];
-    match call(&mut small) {
-        Ok(count) => Ok(small[..count].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut large = vec![0; 64 << 10];
-            let count = call(&mut large)?;
-            large.truncate(count);
-            Ok(large)
-        }
-        Err(errno) => Err(errno),
-    }
 }
