@@ -1,5 +1,4 @@
 //! `rbuild history`: how an image was made, newest step first.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 

@@ -58,7 +58,9 @@ fn changes_are_applied_in_order() {
         "VOLUME /data",
     ];
     let mut words = vec!["import"];
-    changes.iter().for_each(|change| words.extend(["--change", *change]));
+    for change in changes {
+        words.extend(["--change", change]);
+    }
     words.extend([&tar, "changed"]);
     rbuild.run(&words).expect_ok();
     let config = &inspect(&rbuild, "changed")["Config"];

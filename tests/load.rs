@@ -1,5 +1,4 @@
 //! `rbuild load`: archives of peers come in, by name, by pipe and by folder.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 
@@ -16,6 +15,9 @@ fn id(rbuild: &Rbuild, name: &str) -> String {
     rbuild.run(&["inspect", "--format", "Id", name]).expect_ok().stdout.trim().to_owned()
 }
 
+/// Loads an archive, given its path and its bytes.
+type Way = fn(&Rbuild, &str, &[u8]) -> shell::Outcome;
+
 #[test]
 fn what_save_wrote_comes_back_from_file_pipe_and_redirection() {
     if !needs::busybox() {
@@ -26,7 +28,7 @@ fn what_save_wrote_comes_back_from_file_pipe_and_redirection() {
         let archive = rbuild.path(format);
         rbuild.run(&["save", "--format", format, "-o", &archive, "busybox"]).expect_ok();
         let bytes = fs::read(&archive).unwrap();
-        let ways: [fn(&Rbuild, &str, &[u8]) -> shell::Outcome; 3] = [
+        let ways: [Way; 3] = [
             |rbuild, path, _| rbuild.run(&["load", "-i", path]),
             |rbuild, _, bytes| rbuild.run_with_input(&["load"], bytes),
             |rbuild, path, _| {

@@ -1,5 +1,4 @@
 //! `rbuild save`: archives and folders that peers read, the same bytes each time.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 

@@ -1,5 +1,4 @@
 //! `rbuild tag`: one more name for an image.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 

@@ -1,5 +1,4 @@
 //! `rbuild untag`: a name goes, the image stays.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 
