@@ -33,8 +33,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lets this process open as many files as it may: each layer that is in use is an open folder.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // A limit that stays low fails later, at the file that can't be opened, and says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 /// Becomes root over its own files, before there is any thread, and runs the command.
 fn start(mut cli: Cli, out: &mut Output) -> anyhow::Result<u8> {
+    raise_open_files();
     if !rustix::process::geteuid().is_root() && cli.command.needs_store() {
         cli.global.rootless = true;
         if let Entered::OneId { note } = user_ns::enter()? {

@@ -30,6 +30,11 @@ fn started(rbuild: &Rbuild, flags: &[&str], script: &str) -> Child {
     let mut said = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
     assert_eq!(&said, b"ready\n");
+    // The process may speak before its record says that it runs.
+    let start = Instant::now();
+    while rbuild.run(&["ps", "-q"]).expect_ok().stdout.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the record never says that it runs");
+    }
     child
 }
 

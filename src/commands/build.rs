@@ -82,7 +82,7 @@ pub(crate) struct Args {
     /// Size of /dev/shm in RUN steps
     #[arg(long, value_name = "BYTES", default_value = "64m")]
     shm_size: String,
-    /// Resource limit of RUN steps: NAME=SOFT[:HARD]
+    /// Resource limit of RUN steps: NAME=SOFT or NAME=SOFT:HARD
     #[arg(long = "ulimit", value_name = "LIMIT")]
     ulimits: Vec<String>,
     /// Add a capability to RUN steps

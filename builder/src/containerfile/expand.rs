@@ -4,7 +4,7 @@
 //! outside quotes is dropped and keeps the next character; inside double quotes it only works before
 //! `"`, `$` and itself; `$1` and `$@` are names like any other; patterns know `*` and `?` only.
 //!
-//! Every character is read once. Only `${a:-${b:-…}}` recurses, and [`DEEPEST`] bounds it.
+//! Every character is read once. Only `${a:-${b:-…}}` recurses, and `DEEPEST` bounds it.
 //!
 //! May touch: its arguments. Knows nothing of disk, clock, environment, store.
 

@@ -7,7 +7,7 @@
 //! seal     upper/ ─pack→ tar (hashed, thrown away) + recipe;  upper/ itself becomes tree/
 //! ```
 //!
-//! Everything streams. What a hostile archive can make us hold or write is bounded by [`Limits`].
+//! Everything streams. What a hostile archive can make us hold or write is bounded by `Limits`.
 //!
 //! May touch: the stream and the directory given. Knows nothing of the store's layout.
 
