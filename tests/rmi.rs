@@ -60,3 +60,21 @@ fn layers_that_others_need_stay_and_what_fails_does_not_stop_the_rest() {
     rbuild.run(&["prune", "-f", "--build-cache"]).expect_ok();
     assert_eq!(layers(&rbuild), 0);
 }
+
+#[test]
+fn an_image_that_a_container_uses_stays() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    let id = rbuild.run(&["images", "-q"]).expect_ok().last_line();
+    rbuild.run(&["run", "--name", "user", "--network", "none", "busybox", "true"]).expect_ok();
+    rbuild.run(&["rmi", "busybox"]).expect_error(&["user"]);
+    let names = rbuild.run(&["rmi", "-f", "busybox"]).expect_ok().expect_stderr("user");
+    assert_eq!(names.stdout, "Untagged: busybox:latest\n");
+    rbuild.run(&["prune", "-a", "-f"]).expect_ok();
+    rbuild.run(&["inspect", &id]).expect_ok();
+    rbuild.run(&["rm", "user"]).expect_ok();
+    rbuild.run(&["rmi", &id]).expect_ok();
+    assert_eq!(layers(&rbuild), 0);
+}

@@ -104,7 +104,7 @@ impl Store {
     pub(crate) fn foresee_after(
         &self,
         keep_cache: bool,
-        change: &dyn Fn(&Connection) -> rusqlite::Result<()>,
+        change: &mut dyn FnMut(&Connection) -> rusqlite::Result<()>,
     ) -> Result<Collected, StoreError> {
         let lease = self.lease()?;
         self.index.read("find what nothing needs", |connection| {

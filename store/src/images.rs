@@ -153,22 +153,23 @@ impl Images<'_> {
     pub fn prune(&self, all: bool, keep_cache: bool, dry_run: bool) -> Result<Pruned, StoreError> {
         let mut images = self.list()?;
         images.retain(|image| all || image.names.is_empty());
-        let mut unused = Vec::new();
-        for image in images {
-            if self.containers(image.id)?.is_empty() {
-                unused.push(image);
+        let mut removed = Vec::new();
+        // Inside the transaction: a container may be made from one of them since the look above.
+        let mut remove = |connection: &rusqlite::Connection| -> rusqlite::Result<()> {
+            for image in images.drain(..) {
+                if rows::containers(connection, image.id)?.is_empty() && rows::remove(connection, image.id)? {
+                    removed.push(image);
+                }
             }
-        }
-        let remove = |connection: &rusqlite::Connection| -> rusqlite::Result<()> {
-            unused.iter().try_for_each(|image| rows::remove(connection, image.id).map(drop))
+            Ok(())
         };
         let collected = if dry_run {
-            self.store.foresee_after(keep_cache, &remove)?
+            self.store.foresee_after(keep_cache, &mut remove)?
         } else {
             self.store.index.write("remove images", Commit::Durable, |transaction| remove(transaction))?;
             self.store.collect(keep_cache, false)?
         };
-        Ok(Pruned { images: unused, collected })
+        Ok(Pruned { images: removed, collected })
     }
 
     /// The names of the containers that were made from an image.
