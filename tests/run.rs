@@ -21,14 +21,26 @@ fn script(rbuild: &Rbuild, flags: &[&str], script: &str) -> Outcome {
     rbuild.run(&words)
 }
 
+/// A container in the foreground of another process; killed when its test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has mostly ended and been waited for.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Starts a container whose script says `ready` once it is, and waits for that.
-fn started(rbuild: &Rbuild, flags: &[&str], script: &str) -> Child {
+fn started(rbuild: &Rbuild, flags: &[&str], script: &str) -> Running {
     let mut words = vec!["run", "--network", "none"];
     words.extend(flags);
     words.extend(["busybox", "sh", "-c", script]);
-    let mut child = rbuild.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let child = rbuild.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Running(child);
     let mut said = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    child.0.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
     assert_eq!(&said, b"ready\n");
     // The process may speak before its record says that it runs.
     let start = Instant::now();
@@ -38,18 +50,17 @@ fn started(rbuild: &Rbuild, flags: &[&str], script: &str) -> Child {
     child
 }
 
-fn send(signal: &str, child: &Child) {
-    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+fn send(signal: &str, child: &Running) {
+    assert!(Command::new("kill").args(["-s", signal, &child.0.id().to_string()]).status().unwrap().success());
 }
 
-fn code_of(mut child: Child) -> i32 {
+fn code_of(mut child: Running) -> i32 {
     let start = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = child.0.try_wait().unwrap() {
             return status.code().unwrap();
         }
         if start.elapsed() > Duration::from_secs(20) {
-            child.kill().unwrap();
             panic!("the container does not end");
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -268,8 +279,8 @@ fn a_killed_rbuild_takes_its_container_along() {
     let mut child =
         started(&rbuild, &["--rm", "--name", "victim", "-v", "/data"], "echo ready; exec sleep 1000");
     assert_eq!(containers(&rbuild)[0]["State"], "running");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
     // The next command finds what is left and clears it.
     assert_eq!(containers(&rbuild), [] as [Value; 0]);
     rbuild.run(&["run", "--rm", "--network", "none", "--name", "victim", "busybox", "true"]).expect_ok();

@@ -192,7 +192,7 @@ mod tests {
     fn states_are_told_in_dockers_words() {
         for (state, expected) in [
             (State::Created, "Created"),
-            (State::Running { pid: 1, start_ticks: 1, since: 880 }, "Up 2 minutes"),
+            (State::Running { process: None, since: 880 }, "Up 2 minutes"),
             (State::Exited { code: Some(3), out_of_memory: false, at: Some(995) }, "Exited (3) 5 seconds ago"),
             (State::Exited { code: None, out_of_memory: false, at: None }, "Exited (its rbuild was killed)"),
         ] {

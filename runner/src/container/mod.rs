@@ -35,7 +35,7 @@ use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage};
 use crate::volumes::{self, VolumeError};
 
 pub use options::{HostAddress, PIDS, RunOptions, SHM_SIZE_BYTES, Tmpfs};
-pub use record::{Record, State, clear_dead, find, list};
+pub use record::{Record, Started, State, clear_dead, find, list};
 
 use assemble::Start;
 use record::Folder;
@@ -162,9 +162,12 @@ pub fn start<'s>(
     let mounts = assemble::mounts(&mut belongings, &root, image, options)?;
     let process = assemble::process(options, Start { argv, cwd, env, user })?;
     let plan = assemble::plan(options, &network, process, mounts, (&id, &hostname))?;
+    // Who sees what the process does shall find it running.
+    let since = now_seconds();
+    belongings.set_state(State::Running { process: None, since })?;
     let sandbox = sandbox::spawn(&plan, rootfs.mount.as_fd(), stdio)?;
     let mut container = Container { sandbox, rootfs, scratch, network, belongings, ended_by: None };
-    container.note_start()?;
+    container.note_process(since)?;
     Ok(container)
 }
 
@@ -217,12 +220,11 @@ impl Container<'_> {
         Ok(Ended { exit, usage })
     }
 
-    fn note_start(&mut self) -> Result<(), ContainerError> {
+    fn note_process(&mut self, since: u64) -> Result<(), ContainerError> {
         let pid = self.sandbox.pid();
         // A process that has ended already has no start time: nobody will look for it.
-        let start_ticks = signal::start_ticks(pid).unwrap_or(0);
-        self.belongings.record.state = State::Running { pid, start_ticks, since: now_seconds() };
-        self.belongings.folder.write(&self.belongings.record)
+        let ticks = signal::start_ticks(pid).unwrap_or(0);
+        self.belongings.set_state(State::Running { process: Some(Started { pid, ticks }), since })
     }
 }
 
@@ -281,6 +283,11 @@ impl<'s> Belongings<'s> {
         Ok(())
     }
 
+    fn set_state(&mut self, state: State) -> Result<(), ContainerError> {
+        self.record.state = state;
+        self.folder.write(&self.record)
+    }
+
     /// The end of a container that ran.
     fn end(mut self, scratch: Scratch) -> Result<(), ContainerError> {
         if self.record.remove {
@@ -316,16 +323,17 @@ impl Drop for Belongings<'_> {
 
 /// Removes a container; one that runs only with `force`, which kills it.
 pub fn remove(store: &Store, record: &Record, force: bool) -> Result<(), ContainerError> {
-    if let State::Running { pid, start_ticks, .. } = record.state {
+    let Some(now) = record::settled(store, &record.id)? else { return Ok(()) };
+    if let State::Running { process: Some(process), .. } = now.state {
         if !force {
             return Err(ContainerError::Running(record.id.chars().take(name::SHORT).collect()));
         }
-        signal::kill(pid, start_ticks)
-            .map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;
+        let killed = signal::kill(process.pid, process.ticks);
+        killed.map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;
     }
     // Its own process writes the record once more, or removes all itself.
     record::wait_until_free(store, &record.id)?;
-    record::take_away(store, record)
+    record::take_away(store, &now)
 }
 
 /// The exit status that a shell would tell.

@@ -18,6 +18,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use store::{ImageId, Store};
@@ -50,9 +51,8 @@ pub struct Record {
 pub enum State {
     Created,
     Running {
-        pid: u32,
-        /// Of the process, in clock ticks since boot: tells it from a later one with its number.
-        start_ticks: u64,
+        /// `None` for the moment between the decision to start it and its first instruction.
+        process: Option<Started>,
         /// Seconds since 1970.
         since: u64,
     },
@@ -63,6 +63,14 @@ pub enum State {
         /// Seconds since 1970; `None` as above.
         at: Option<u64>,
     },
+}
+
+/// A process, told from a later one with its number by the time of its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub ticks: u64,
 }
 
 impl State {
@@ -186,6 +194,20 @@ pub(super) fn take_away(store: &Store, record: &Record) -> Result<(), ContainerE
     }
     let path = place(store, &record.id);
     remove_folder(&path).map_err(ContainerError::io("remove", &path))
+}
+
+/// What a container does once it is neither being made nor being started: with a process, or ended.
+/// `None` when it is gone.
+pub(super) fn settled(store: &Store, id: &str) -> Result<Option<Record>, ContainerError> {
+    loop {
+        match read(store, id)? {
+            // Its own process is about to write what comes next.
+            Some(Record { state: State::Created | State::Running { process: None, .. }, .. }) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return Ok(other),
+        }
+    }
 }
 
 /// Waits until the process that runs a container is gone or has let go of it.
