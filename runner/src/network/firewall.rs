@@ -16,12 +16,14 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::attributes::{Attributes, answers, nested};
+use super::closing;
 
 const FAMILY_NONE: u8 = 0;
 const FAMILY_IPV4: u8 = 2;
@@ -53,7 +55,14 @@ const CT_KNOWN: u32 = 2 | 4;
 /// The rules in place; closing the socket takes them away.
 #[derive(Debug)]
 pub(super) struct Firewall {
-    _owner: Socket,
+    owner: Socket,
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        // If it can't be left to the kernel, closing it waits, and that is all.
+        let _ = closing::leave_to_the_kernel(self.owner.as_fd());
+    }
 }
 
 /// A base chain of someone else that drops what is forwarded unless it says otherwise.
@@ -123,7 +132,7 @@ impl Firewall {
                 missing -= 1;
             }
         }
-        Ok(Self { _owner: owner })
+        Ok(Self { owner })
     }
 }
 

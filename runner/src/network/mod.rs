@@ -15,6 +15,7 @@
 //! Knows nothing of containers, images, the store.
 
 mod attributes;
+mod closing;
 mod firewall;
 mod forward;
 mod netlink;
