@@ -76,6 +76,12 @@ fn expect_nothing_left(rbuild: &Rbuild) {
     }
 }
 
+/// How many cgroups of the host are named after a container.
+fn cgroups_of(id: &str) -> usize {
+    let is_its = |entry: &walkdir::DirEntry| entry.file_name().to_string_lossy().contains(id);
+    walkdir::WalkDir::new("/sys/fs/cgroup").into_iter().filter_map(Result::ok).filter(is_its).count()
+}
+
 fn containers(rbuild: &Rbuild) -> Vec<Value> {
     let told = rbuild.run(&["ps", "-a", "--format", "json"]).expect_ok();
     told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -276,11 +282,15 @@ fn a_killed_rbuild_takes_its_container_along() {
     let rbuild = Rbuild::with_busybox();
     let mut child =
         started(&rbuild, &["--rm", "--name", "victim", "-v", "/data"], "echo ready; exec sleep 1000");
-    assert_eq!(containers(&rbuild)[0]["State"], "running");
+    let told = containers(&rbuild);
+    assert_eq!(told[0]["State"], "running");
+    let id = told[0]["ID"].as_str().unwrap();
+    assert_ne!(cgroups_of(id), 0);
     child.0.kill().unwrap();
     child.0.wait().unwrap();
     // The next command finds what is left and clears it.
     assert_eq!(containers(&rbuild), [] as [Value; 0]);
+    assert_eq!(cgroups_of(id), 0);
     rbuild.run(&["run", "--rm", "--network", "none", "--name", "victim", "busybox", "true"]).expect_ok();
     expect_nothing_left(&rbuild);
 }

@@ -86,7 +86,7 @@ impl Row {
         let command = record.command.join(" ").escape_debug().to_string();
         let labels: Vec<String> = record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Self {
-            id: if whole { record.id.clone() } else { record.id.chars().take(name::SHORT).collect() },
+            id: if whole { record.id.clone() } else { name::short(&record.id).to_owned() },
             image: record.image_name.clone(),
             command: format!("\"{}\"", cut(&command, 20)),
             created_at: time(record.created),

@@ -31,7 +31,7 @@ pub(super) fn hostname(options: &RunOptions, id: &str) -> Result<String, Contain
     match (&options.hostname, options.network) {
         (Some(name), _) => files::check_host_name(name).map(|()| name.clone()),
         (None, Mode::Host) => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
-        (None, _) => Ok(id.chars().take(name::SHORT).collect()),
+        (None, _) => Ok(name::short(id).to_owned()),
     }
 }
 

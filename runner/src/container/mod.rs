@@ -161,7 +161,9 @@ pub fn start<'s>(
     let user = assemble::user(&root, options.user.as_deref().unwrap_or(&config.user))?;
     let mounts = assemble::mounts(&mut belongings, &root, image, options)?;
     let process = assemble::process(options, Start { argv, cwd, env, user })?;
-    let plan = assemble::plan(options, &network, process, mounts, (&id, &hostname))?;
+    // Named after the lease, so that what a killed process leaves of it is found.
+    let sandbox_id = format!("{}-{}", store.lease_name()?, name::short(&id));
+    let plan = assemble::plan(options, &network, process, mounts, (&sandbox_id, &hostname))?;
     // Who sees what the process does shall find it running.
     let since = now_seconds();
     belongings.set_state(State::Running { process: None, since })?;
@@ -274,10 +276,7 @@ impl<'s> Belongings<'s> {
         let Record { id, name, image, .. } = &self.record;
         if let Some(holder) = self.store.containers().add(id, name, *image)? {
             let name = name.clone();
-            return Err(ContainerError::NameTaken {
-                name,
-                holder: holder.chars().take(name::SHORT).collect(),
-            });
+            return Err(ContainerError::NameTaken { name, holder: name::short(&holder).to_owned() });
         }
         self.has_row = true;
         Ok(())
@@ -326,7 +325,7 @@ pub fn remove(store: &Store, record: &Record, force: bool) -> Result<(), Contain
     let Some(now) = record::settled(store, &record.id)? else { return Ok(()) };
     if let State::Running { process: Some(process), .. } = now.state {
         if !force {
-            return Err(ContainerError::Running(record.id.chars().take(name::SHORT).collect()));
+            return Err(ContainerError::Running(name::short(&record.id).to_owned()));
         }
         let killed = signal::kill(process.pid, process.ticks);
         killed.map_err(ContainerError::io("kill the process of", Path::new(&record.name)))?;

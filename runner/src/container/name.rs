@@ -18,7 +18,12 @@ const ANIMALS: [&str; 32] = [
 ];
 
 /// How much of an id is shown.
-pub const SHORT: usize = 12;
+const SHORT: usize = 12;
+
+/// The beginning of an id, as people see it.
+pub fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
 
 /// 64 hex digits that nobody has had.
 pub(super) fn new_id() -> io::Result<String> {
