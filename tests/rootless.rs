@@ -1,6 +1,7 @@
 //! rbuild for a user who is not root: with the ids that `/etc/subuid` gives.
 //!
 //! The test makes the user `rbuild-test` once, works below a folder of that user and leaves nothing else.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod shell;
 
