@@ -14,7 +14,7 @@ use super::StepError;
 use crate::context::walk::Stat;
 
 /// A user database that is larger is an attack on our memory (CVE-2026-47262).
-const LIMIT_BYTES: u64 = 8 * 1024 * 1024;
+const LIMIT_BYTES: u64 = process::ACCOUNTS_BYTES_MAX as u64;
 
 /// Resolves `user[:group]` as a process would have it.
 pub fn user(root: &RootDir, spec: &str) -> Result<User, StepError> {
