@@ -7,14 +7,16 @@
 //!
 //! May touch: `index.db`. Knows nothing of the folders beside it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::StoreError;
 use crate::digest::{BlobId, ChainId, DiffId, Digest, ImageId};
@@ -66,7 +68,12 @@ impl Index {
             return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
         }
         if found < FORMAT {
-            migrate(&mut connection).map_err(doing("bring up to date"))?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            // First openers migrate one after the other: a change of the journal mode that meets
+            // another one fails at once, without the busy timeout.
+            let turn = one_at_a_time(folder).map_err(StoreError::io("lock", folder))?;
+            migrate_patiently(&mut connection).map_err(doing("bring up to date"))?;
+            drop(turn);
         }
         Ok(Self { connection: Mutex::new(connection) })
     }
@@ -107,6 +114,29 @@ impl Index {
 
 fn format_of(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Holds all other migrators off for as long as the descriptor lives.
+fn one_at_a_time(folder: &Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    rustix::fs::flock(&folder, FlockOperation::LockExclusive)?;
+    Ok(folder)
+}
+
+/// Migrates; a reader that looks at the format meanwhile makes it try again, for as long as [`BUSY`].
+fn migrate_patiently(connection: &mut Connection) -> rusqlite::Result<()> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match migrate(connection) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -209,13 +239,19 @@ mod tests {
 
     #[test]
     fn many_first_openers_end_with_one_schema() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| Index::open(&path).unwrap());
-            }
-        });
-        assert_eq!(Index::open(&path).unwrap().read("read", format_of).unwrap(), FORMAT);
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("index.db");
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        start.wait();
+                        Index::open(&path).unwrap()
+                    });
+                }
+            });
+            assert_eq!(Index::open(&path).unwrap().read("read", format_of).unwrap(), FORMAT);
+        }
     }
 }
