@@ -141,8 +141,13 @@ impl Drop for Permit<'_> {
 pub fn digest_of_parts<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Digest {
     let mut hasher = store::digest::Hasher::new();
     for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
+        hash_part(&mut hasher, part);
     }
     hasher.finish()
+}
+
+/// Adds one part with its border.
+pub fn hash_part(hasher: &mut store::digest::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part);
 }

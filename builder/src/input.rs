@@ -77,7 +77,7 @@ impl Input {
         let containerfile = read_small(&file)?;
         let (rules, ignore_file) = read_rules(context, &file, ignore_file)?;
         let path = path.to_string_lossy().into_owned();
-        let memory = remembered(&path).map(|bytes| Memory::parse(&bytes)).unwrap_or_default();
+        let memory = remembered(&path).map(Memory::parse).unwrap_or_default();
         let source =
             Source { root: RootDir::new(folder), rules, memory: Mutex::new(memory), keeps_owners: false };
         let context = Some(Context { path, source: Arc::new(source), ignore_file });

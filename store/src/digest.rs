@@ -1,6 +1,6 @@
 //! Names by hash: every identity in the store has its own type over one [`Digest`].
 //!
-//! A digest has two doors, *hash these bytes* and `FromStr`; so it is always safe as a file name.
+//! A digest is made by *hash these bytes*, `FromStr` or from 32 bytes; it is always safe as a file name.
 //! The text form is `sha256:<64 lower-case hex>` (OCI image-spec, descriptor.md, "Digests").
 //!
 //! May touch: its arguments. Knows nothing of disk or network.
@@ -25,6 +25,16 @@ impl Digest {
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The 32 bytes themselves, for formats of our own.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A digest that was kept as its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// Returns the 64 hex digits, the digest's name on disk.

@@ -46,6 +46,18 @@ impl ImagePath {
         Self(out)
     }
 
+    /// The path of something inside: `names` came from listings (`a/b`), so nothing in them is settled.
+    #[must_use]
+    pub fn join_names(&self, names: &[u8]) -> Self {
+        let mut out = Vec::with_capacity(self.0.len() + 1 + names.len());
+        out.extend(&self.0);
+        if !self.is_root() && !names.is_empty() {
+            out.push(b'/');
+        }
+        out.extend(names);
+        Self(out)
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -251,6 +263,13 @@ mod tests {
 
     fn root_of(path: &Path) -> RootDir {
         RootDir::new(std::fs::File::open(path).unwrap().into())
+    }
+
+    #[test]
+    fn names_are_joined_as_they_are() {
+        assert_eq!(ImagePath::root().join_names(b"a/b"), ImagePath::new("/a/b"));
+        assert_eq!(ImagePath::new("x").join_names(b"a"), ImagePath::new("/x/a"));
+        assert_eq!(ImagePath::new("x").join_names(b""), ImagePath::new("/x"));
     }
 
     #[test]

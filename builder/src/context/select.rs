@@ -10,7 +10,6 @@
 //!
 //! May touch: the source's tree. Knows nothing of destinations, stores, steps.
 
-use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
@@ -217,23 +216,15 @@ fn list_folder(
     exclude: &IgnoreRules,
 ) -> Result<Vec<Item>, SelectError> {
     let rules = &source.rules;
-    let mut tentative = HashSet::new();
-    let entries = walk::walk(folder, &mut |relative, stat| {
-        let take = match (rules.is_empty(), exclude.is_empty()) {
-            (true, true) => Take::Yes,
-            (false, true) => judge(rules, path.join(relative).relative()),
-            (true, false) => judge(exclude, relative),
-            (false, false) => judge(rules, path.join(relative).relative()).min_with(judge(exclude, relative)),
-        };
-        if take == Take::Inside && stat.is_dir() {
-            // Wanted only for what may come back below it.
-            tentative.insert(relative.to_vec());
-            return Take::Yes;
+    let entries = walk::walk(folder, &|relative, _| match (rules.is_empty(), exclude.is_empty()) {
+        (true, true) => Take::Yes,
+        (false, true) => judge(rules, path.join_names(relative).relative()),
+        (true, false) => judge(exclude, relative),
+        (false, false) => {
+            judge(rules, path.join_names(relative).relative()).min_with(judge(exclude, relative))
         }
-        take
     })
-    .map_err(failed("walk", path))?;
-    let entries = drop_empty(entries, &tentative);
+    .map_err(|error| failed("read", &path.join_names(&error.path))(error.source))?;
     entries.into_iter().map(|entry| to_item(source, path, entry)).collect()
 }
 
@@ -256,27 +247,8 @@ impl Take {
     }
 }
 
-/// Drops ignored folders in which nothing came back.
-fn drop_empty(entries: Vec<Entry>, tentative: &HashSet<Vec<u8>>) -> Vec<Entry> {
-    if tentative.is_empty() {
-        return entries;
-    }
-    let mut needed: HashSet<Vec<u8>> = HashSet::new();
-    for entry in entries.iter().filter(|entry| !tentative.contains(&entry.path)) {
-        let mut path = &entry.path[..];
-        while let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
-            path = &path[..slash];
-            if !needed.insert(path.to_vec()) {
-                break;
-            }
-        }
-    }
-    let wanted = |entry: &Entry| !tentative.contains(&entry.path) || needed.contains(&entry.path);
-    entries.into_iter().filter(wanted).collect()
-}
-
 fn to_item(source: &Source, folder: &ImagePath, entry: Entry) -> Result<Item, SelectError> {
-    let path = folder.join(&entry.path);
+    let path = folder.join_names(&entry.path);
     let link = match entry.stat.kind {
         FileType::Symlink => Some(link_target(&source.root, &path).map_err(failed("read link", &path))?),
         _ => None,
@@ -294,7 +266,7 @@ fn hash_contents(source: &Source, selected: &mut [Selected]) -> Result<(), Selec
     let now = now_nanoseconds();
     let mut missing = Vec::new();
     {
-        let memory = source.memory.lock().expect("no thread panics while it holds the memory");
+        let mut memory = source.memory.lock().expect("no thread panics while it holds the memory");
         for item in selected.iter_mut().flat_map(|one| &mut one.items) {
             if item.stat.kind != FileType::RegularFile {
                 continue;

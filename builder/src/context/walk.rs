@@ -1,13 +1,20 @@
-//! Walks a tree by descriptor: one `statx` a file, no path of the host, links never followed.
+//! Walks a tree by descriptor: one `stat` a file, no path of the host, links never followed.
 //!
+//! ```text
+//! waiting: folders to list, deepest last ─┬→ thread: names, stats, verdicts ─→ listings[slot]
+//!                                         └→ …       (its folders wait with a slot of their own)
+//! listings ─in_order→ one list
+//! ```
 //! Entries come in the order of their names' bytes, a directory before what is in it, so the same
-//! tree gives the same list whatever order the file system keeps.
+//! tree gives the same list whatever order the file system and the threads keep. The newest folder is
+//! listed first: what is open at a time is bound by depth, not by the number of folders.
 //!
 //! May touch: the tree below the descriptor. Knows nothing of ignore files, stores, steps.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 
@@ -79,53 +86,193 @@ impl Stat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
     Yes,
-    /// Not this one, but look inside if it is a directory.
+    /// Not this one, unless it is a directory and something in it is taken.
     Inside,
     /// Not this one and nothing below it.
     No,
 }
 
-/// Walks the directory `start` and collects what `take` wants; the start itself is not among them.
-pub fn walk(start: &OwnedFd, take: &mut dyn FnMut(&[u8], &Stat) -> Take) -> io::Result<Vec<Entry>> {
-    let mut found = Vec::new();
-    let directory = rustix::fs::openat(start, c".", READ_DIRECTORY, Mode::empty())?;
-    walk_directory(&directory, &mut Vec::new(), take, &mut found)?;
-    Ok(found)
+/// What could not be read, relative to the start.
+#[derive(Debug)]
+pub struct WalkError {
+    pub path: Vec<u8>,
+    pub source: io::Error,
 }
+
+/// So many folders are listed before other threads are asked for help.
+const ALONE: usize = 16;
 
 const READ_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-fn walk_directory(
-    directory: &OwnedFd,
-    path: &mut Vec<u8>,
-    take: &mut dyn FnMut(&[u8], &Stat) -> Take,
-    found: &mut Vec<Entry>,
-) -> io::Result<()> {
-    let at = path.len();
-    for name in sorted_names(directory)? {
-        path.truncate(at);
-        if at > 0 {
-            path.push(b'/');
+/// Walks the directory `start` and collects what `take` wants; the start itself is not among them.
+pub fn walk(start: &OwnedFd, take: &(dyn Fn(&[u8], &Stat) -> Take + Sync)) -> Result<Vec<Entry>, WalkError> {
+    let failed = |source: rustix::io::Errno| WalkError { path: Vec::new(), source: source.into() };
+    let start = Arc::new(rustix::fs::openat(start, c".", READ_DIRECTORY, Mode::empty()).map_err(failed)?);
+    let walk = Walk { take, work: Mutex::new(Work::default()), changed: Condvar::new() };
+    walk.work().waiting.push(Waiting { above: start, path: Vec::new(), name_at: 0, slot: 0 });
+    if !walk.run(ALONE) {
+        let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(8) - 1;
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|| walk.run(usize::MAX));
+            }
+            walk.run(usize::MAX);
+        });
+    }
+    let work = walk.work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    work.failed.map_or_else(|| Ok(in_order(work.listings)), Err)
+}
+
+/// A directory to be listed.
+struct Waiting {
+    above: Arc<OwnedFd>,
+    path: Vec<u8>,
+    /// Where its own name begins in `path`.
+    name_at: usize,
+    /// Of its listing.
+    slot: usize,
+}
+
+/// What a directory holds, in order.
+type Listing = Vec<Found>;
+
+struct Found {
+    entry: Entry,
+    take: Take,
+    /// Of a directory: where its own listing is.
+    slot: Option<usize>,
+}
+
+#[derive(Default)]
+struct Work {
+    waiting: Vec<Waiting>,
+    listings: Vec<Listing>,
+    busy: usize,
+    failed: Option<WalkError>,
+}
+
+struct Walk<'t> {
+    take: &'t (dyn Fn(&[u8], &Stat) -> Take + Sync),
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+impl Walk<'_> {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // Nothing panics while it holds the lock.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists folders until none are left (true), or `limit` are done.
+    fn run(&self, limit: usize) -> bool {
+        let mut work = self.work();
+        for _ in 0..limit {
+            let next = loop {
+                match work.waiting.pop() {
+                    Some(next) => break next,
+                    None if work.busy == 0 => return true,
+                    None => work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            work.busy += 1;
+            drop(work);
+            let (slot, listed) = (next.slot, self.list(next));
+            work = self.work();
+            work.busy -= 1;
+            match listed {
+                Ok((listing, folder)) => work.take_in(slot, listing, &folder),
+                Err(error) => {
+                    work.waiting.clear();
+                    work.failed.get_or_insert(error);
+                }
+            }
+            self.changed.notify_all();
         }
-        path.extend(&name);
-        let stat = match Stat::of(directory, &name) {
-            Ok(stat) => stat,
-            // Gone since it was listed: as if it had gone before.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        false
+    }
+
+    fn list(&self, at: Waiting) -> Result<(Listing, Arc<OwnedFd>), WalkError> {
+        let failed = |path: &[u8], source: io::Error| WalkError { path: path.to_vec(), source };
+        let folder = if at.path.is_empty() {
+            at.above
+        } else {
+            let opened = rustix::fs::openat(&at.above, &at.path[at.name_at..], READ_DIRECTORY, Mode::empty());
+            Arc::new(opened.map_err(|errno| failed(&at.path, errno.into()))?)
         };
-        let verdict = take(path, &stat);
-        if verdict == Take::Yes {
-            found.push(Entry { path: path.clone(), stat });
+        let mut listing = Vec::new();
+        for name in sorted_names(&folder).map_err(|error| failed(&at.path, error))? {
+            let path = below(&at.path, &name);
+            let stat = match Stat::of(&folder, &name) {
+                Ok(stat) => stat,
+                // Gone since it was listed: as if it had gone before.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(&path, error)),
+            };
+            let take = (self.take)(&path, &stat);
+            if take == Take::Yes || take == Take::Inside && stat.is_dir() {
+                listing.push(Found { entry: Entry { path, stat }, take, slot: None });
+            }
         }
-        if stat.is_dir() && verdict != Take::No {
-            let below = rustix::fs::openat(directory, &name[..], READ_DIRECTORY, Mode::empty())?;
-            walk_directory(&below, path, take, found)?;
+        Ok((listing, folder))
+    }
+}
+
+impl Work {
+    /// Keeps what was found; its folders wait from now on, the first one on top.
+    fn take_in(&mut self, slot: usize, mut listing: Listing, folder: &Arc<OwnedFd>) {
+        let first = self.waiting.len();
+        let mut next_slot = self.listings.len().max(slot + 1);
+        for found in listing.iter_mut().filter(|found| found.entry.stat.is_dir()) {
+            let path = found.entry.path.clone();
+            let name_at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+            self.waiting.push(Waiting { above: Arc::clone(folder), path, name_at, slot: next_slot });
+            found.slot = Some(next_slot);
+            next_slot += 1;
+        }
+        if self.failed.is_some() {
+            self.waiting.clear();
+        } else {
+            self.waiting[first..].reverse();
+        }
+        self.listings.resize_with(next_slot, Vec::new);
+        self.listings[slot] = listing;
+    }
+}
+
+fn below(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(folder.len() + 1 + name.len());
+    if !folder.is_empty() {
+        path.extend(folder);
+        path.push(b'/');
+    }
+    path.extend(name);
+    path
+}
+
+/// Puts each folder's listing behind the folder; one that was wanted only for what is inside and has
+/// nothing is left out.
+fn in_order(mut listings: Vec<Listing>) -> Vec<Entry> {
+    let mut out = Vec::with_capacity(listings.iter().map(Vec::len).sum());
+    let top = listings.first_mut().map(std::mem::take).unwrap_or_default();
+    // The folders that are open, each with the place of an entry that may have to go again.
+    let mut open = vec![(top.into_iter(), None)];
+    while let Some((listing, tentative)) = open.last_mut() {
+        let Some(found) = listing.next() else {
+            if tentative.is_some_and(|at: usize| at + 1 == out.len()) {
+                out.pop();
+            }
+            open.pop();
+            continue;
+        };
+        let at = out.len();
+        out.push(found.entry);
+        if let Some(slot) = found.slot {
+            let inside = std::mem::take(&mut listings[slot]);
+            open.push((inside.into_iter(), (found.take == Take::Inside).then_some(at)));
         }
     }
-    path.truncate(at);
-    Ok(())
+    out
 }
 
 /// The names in a directory, sorted by their bytes.
@@ -164,14 +311,38 @@ mod tests {
         std::os::unix::fs::symlink("/etc", at("link")).unwrap();
         let start = OwnedFd::from(fs::File::open(folder.path()).unwrap());
 
-        let all = walk(&start, &mut |_, _| Take::Yes).unwrap();
+        let all = walk(&start, &|_, _| Take::Yes).unwrap();
         let paths: Vec<_> = all.iter().map(|entry| String::from_utf8_lossy(&entry.path)).collect();
         assert_eq!(paths, ["a", "b", "b/c", "b/c/file", "link"]);
 
-        let pruned = walk(&start, &mut |path, _| if path == b"b" { Take::No } else { Take::Yes }).unwrap();
+        let pruned = walk(&start, &|path, _| if path == b"b" { Take::No } else { Take::Yes }).unwrap();
         assert_eq!(pruned.len(), 2);
-        let inside =
-            walk(&start, &mut |path, _| if path == b"b" { Take::Inside } else { Take::Yes }).unwrap();
-        assert_eq!(inside.len(), 4);
+        let inside = |wanted: &'static [u8]| {
+            let take = move |path: &[u8], _: &Stat| if path == wanted { Take::Yes } else { Take::Inside };
+            let found = walk(&start, &take).unwrap();
+            found.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(inside(b"b/c/file"), ["b", "b/c", "b/c/file"]);
+        assert_eq!(inside(b"b/c"), ["b", "b/c"]);
+        assert_eq!(inside(b"a"), ["a"]);
+    }
+
+    #[test]
+    fn many_folders_come_in_order_from_many_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut expected = Vec::new();
+        for i in 0..40 {
+            expected.push(format!("{i:02}"));
+            for j in 0..3 {
+                let path = format!("{i:02}/{j}");
+                fs::create_dir_all(folder.path().join(&path)).unwrap();
+                fs::write(folder.path().join(&path).join("file"), "x").unwrap();
+                expected.extend([path.clone(), format!("{path}/file")]);
+            }
+        }
+        let start = OwnedFd::from(fs::File::open(folder.path()).unwrap());
+        let found = walk(&start, &|_, _| Take::Yes).unwrap();
+        let paths: Vec<_> = found.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect();
+        assert_eq!(paths, expected);
     }
 }

@@ -13,17 +13,18 @@ use std::os::unix::ffi::OsStrExt;
 
 use runner::rootfs::{self, MountOptions};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use store::digest::Hasher;
 use store::{ImagePath, RootDir, Scratch};
 
 use super::chmod::Chmod;
 use super::configure::value;
 use super::place::{Placer, Placing};
 use super::{StepError, add, owner};
-use crate::build::{Build, digest_of_parts};
+use crate::build::{Build, digest_of_parts, hash_part};
 use crate::cache_key::CacheKey;
 use crate::containerfile::{Copy, CopySource, expand};
 use crate::context::ignore::IgnoreRules;
-use crate::context::select::Selected;
+use crate::context::select::{Item, Selected};
 use crate::draft::Draft;
 use crate::stage::{Stages, Tree};
 
@@ -262,22 +263,41 @@ fn expand_body(draft: &Draft, content: &str) -> Result<String, StepError> {
 
 /// Hashes what will be there, not when it was made nor how large its folders are.
 pub fn hash_selected(selected: &[Selected], chmod: Option<&Chmod>, keeps_owners: bool) -> String {
-    let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut hasher = Hasher::new();
+    let mut line = Vec::new();
     for one in selected {
-        lines.push([b"source ", &one.path[..]].concat());
+        line.clear();
+        line.extend(b"source ");
+        line.extend(&one.path);
+        hash_part(&mut hasher, &line);
         for item in &one.items {
-            let stat = &item.stat;
-            let mode = chmod.map_or(stat.mode, |chmod| chmod.apply(stat.mode, stat.is_dir()));
-            let (uid, gid) = if keeps_owners { (stat.uid, stat.gid) } else { (0, 0) };
-            let content = item.content.as_ref().map(|content| content.digest.hex()).unwrap_or_default();
-            let head = format!("{:?} {mode:o} {uid} {gid} {} {content} ", stat.kind, stat.rdev);
-            let xattrs = item.content.as_ref().map(|content| &content.xattrs[..]).unwrap_or_default();
-            let link = item.link.as_deref().unwrap_or_default();
-            let sizes = format!(" {} {} ", link.len(), xattrs.len());
-            lines.push([head.as_bytes(), &item.relative, sizes.as_bytes(), link, xattrs].concat());
+            line.clear();
+            describe(&mut line, item, chmod, keeps_owners);
+            hash_part(&mut hasher, &line);
         }
     }
-    digest_of_parts(lines.iter().map(|line| &line[..])).to_string()
+    hasher.finish().to_string()
+}
+
+/// Adds all of `item` that is copied: numbers and the digest first, then what has no fixed length.
+fn describe(line: &mut Vec<u8>, item: &Item, chmod: Option<&Chmod>, keeps_owners: bool) {
+    let stat = &item.stat;
+    let mode = chmod.map_or(stat.mode, |chmod| chmod.apply(stat.mode, stat.is_dir()));
+    let (uid, gid) = if keeps_owners { (stat.uid, stat.gid) } else { (0, 0) };
+    let link = item.link.as_deref().unwrap_or_default();
+    let xattrs = item.content.as_ref().map(|content| &content.xattrs[..]).unwrap_or_default();
+    for number in [stat.kind.as_raw_mode() | mode, uid, gid] {
+        line.extend(number.to_le_bytes());
+    }
+    for number in [stat.rdev, item.relative.len() as u64, link.len() as u64, xattrs.len() as u64] {
+        line.extend(number.to_le_bytes());
+    }
+    if let Some(content) = &item.content {
+        line.extend(content.digest.as_bytes());
+    }
+    line.extend(&item.relative);
+    line.extend(link);
+    line.extend(xattrs);
 }
 
 fn shown(
