@@ -27,6 +27,7 @@ use crate::archive::compress::{Compression, compress};
 use crate::archive::recipe::RecipeReader;
 use crate::digest::{BlobId, DiffId, HashingReader};
 use crate::folder::Folder;
+use crate::index::files::FileRow;
 use crate::index::layers::LayerRow;
 use crate::index::{self, Commit};
 use crate::scratch::Scratch;
@@ -35,6 +36,7 @@ use crate::{Store, StoreError};
 mod import;
 mod repair;
 mod seal;
+mod share;
 mod stack;
 
 pub(crate) use repair::repaired_stack;
@@ -212,7 +214,7 @@ impl Layers<'_> {
     /// Renames and row are one write transaction, so publishers and collectors go one after the other.
     /// What lies in the way without a row that can be trusted (from a dead process or a power cut), or
     /// locked by a collector, is moved away.
-    fn publish(self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
+    fn publish(self, folder: &Folder, row: &LayerRow, files: &[FileRow]) -> Result<(), StoreError> {
         let diff_id = row.layer.diff_id;
         let place = place_of(diff_id);
         let failed = || StoreError::io("publish", self.path_of(diff_id));
@@ -240,6 +242,7 @@ impl Layers<'_> {
             let put = put();
             if put.is_ok() {
                 index::layers::insert(transaction, row)?;
+                index::files::insert(transaction, diff_id, files)?;
             }
             Ok(put)
         })?;

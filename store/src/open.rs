@@ -41,6 +41,8 @@ pub struct Store {
     held: Mutex<HashMap<DiffId, OwnedFd>>,
     has_pins: AtomicBool,
     boot_id: OnceLock<String>,
+    /// Whether the file system shares blocks between files, once somebody asked.
+    pub(crate) can_clone: OnceLock<bool>,
 }
 
 /// Which extended attributes overlayfs reads in this store's trees.
@@ -127,6 +129,7 @@ impl Store {
             held: Mutex::new(HashMap::new()),
             has_pins: AtomicBool::new(false),
             boot_id: OnceLock::new(),
+            can_clone: OnceLock::new(),
         };
         store.dead_leases = store.clear_dead()?;
         Ok(store)

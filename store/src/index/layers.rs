@@ -14,6 +14,8 @@ pub(crate) struct LayerRow {
     pub(crate) layer: Layer,
     pub(crate) disk_size_bytes: u64,
     pub(crate) gaps: u32,
+    /// Of the bytes on disk, those that share the blocks of an older layer.
+    pub(crate) cloned_bytes: u64,
     pub(crate) synced: bool,
     pub(crate) boot_id: String,
 }
@@ -21,7 +23,7 @@ pub(crate) struct LayerRow {
 /// Finds a row, trusted or not.
 pub(crate) fn find(connection: &Connection, diff_id: DiffId) -> rusqlite::Result<Option<LayerRow>> {
     let mut statement = connection.prepare_cached(
-        "SELECT tar_size, disk_size, entry_count, synced, boot_id, gaps FROM layers WHERE diff_id = ?1",
+        "SELECT tar_size, disk_size, entry_count, synced, boot_id, gaps, cloned_size FROM layers WHERE diff_id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         let count = |column: usize| row.get::<_, Count>(column).map(|count| count.0);
@@ -31,6 +33,7 @@ pub(crate) fn find(connection: &Connection, diff_id: DiffId) -> rusqlite::Result
             synced: row.get(3)?,
             boot_id: row.get(4)?,
             gaps: row.get(5)?,
+            cloned_bytes: count(6)?,
         })
     };
     statement.query_row([diff_id], read).optional()
@@ -40,7 +43,7 @@ pub(crate) fn find(connection: &Connection, diff_id: DiffId) -> rusqlite::Result
 pub(crate) fn insert(connection: &Connection, row: &LayerRow) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO layers VALUES
-         (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT coalesce(max(sequence), 0) + 1 FROM layers))",
+         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT coalesce(max(sequence), 0) + 1 FROM layers))",
     )?;
     let layer = &row.layer;
     statement.execute(params![
@@ -50,12 +53,14 @@ pub(crate) fn insert(connection: &Connection, row: &LayerRow) -> rusqlite::Resul
         Count(layer.entry_count),
         row.synced,
         row.boot_id,
-        row.gaps
+        row.gaps,
+        Count(row.cloned_bytes)
     ])?;
     Ok(())
 }
 
 pub(crate) fn remove(connection: &Connection, diff_id: DiffId) -> rusqlite::Result<bool> {
+    crate::index::files::remove(connection, diff_id)?;
     Ok(connection.prepare_cached("DELETE FROM layers WHERE diff_id = ?1")?.execute([diff_id])? == 1)
 }
 

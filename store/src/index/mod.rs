@@ -24,6 +24,7 @@ use crate::digest::{BlobId, ChainId, DiffId, Digest, ImageId};
 pub(crate) mod blobs;
 pub(crate) mod cache;
 pub(crate) mod containers;
+pub(crate) mod files;
 pub(crate) mod images;
 pub(crate) mod layers;
 

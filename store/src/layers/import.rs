@@ -15,6 +15,7 @@ use std::os::fd::AsFd;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Mode, OFlags};
 
+use super::share::share;
 use super::{Expected, Imported, Layer, Layers};
 use crate::archive::ArchiveError;
 use crate::archive::compress::{Compression, decompress};
@@ -52,6 +53,7 @@ pub(super) fn import(
         (None, folder) => {
             let unpacked = came.unpacked.expect("an unknown layer was unpacked");
             let folder = folder.expect("an unknown layer was staged");
+            let shared = share(store, &folder.folder, folder.layer.as_fd())?;
             let row = LayerRow {
                 layer: Layer {
                     diff_id: arrived.diff_id,
@@ -60,10 +62,11 @@ pub(super) fn import(
                 },
                 disk_size_bytes: unpacked.disk_size_bytes,
                 gaps: unpacked.gap_flags,
+                cloned_bytes: shared.saved_bytes,
                 synced: false,
                 boot_id: store.boot_id()?.to_owned(),
             };
-            layers.publish(&folder.folder, &row)?;
+            layers.publish(&folder.folder, &row, &shared.files)?;
             row.layer
         }
     };

@@ -5,6 +5,7 @@
 use std::os::fd::AsFd;
 
 use super::import::Staged;
+use super::share::share;
 use super::{Layer, Layers, SealOptions};
 use crate::StoreError;
 use crate::archive::pack::pack;
@@ -27,6 +28,7 @@ pub(super) fn seal(layers: Layers<'_>, scratch: Scratch, options: SealOptions) -
     let packed = pack(upper.as_fd(), store.overlay, options.clamp_mtime_seconds, root_changed, recipe)?;
     rustix::fs::renameat(&staged.folder.dir, "upper", &staged.layer, "tree")
         .map_err(StoreError::io("move", path.join("upper")))?;
+    let shared = share(store, &staged.folder, staged.layer.as_fd())?;
     let row = LayerRow {
         layer: Layer {
             diff_id: DiffId(packed.digest),
@@ -35,9 +37,10 @@ pub(super) fn seal(layers: Layers<'_>, scratch: Scratch, options: SealOptions) -
         },
         disk_size_bytes: packed.disk_size_bytes,
         gaps: if root_changed { flag::ROOT_GIVEN } else { 0 },
+        cloned_bytes: shared.saved_bytes,
         synced: false,
         boot_id: store.boot_id()?.to_owned(),
     };
-    layers.publish(&staged.folder, &row)?;
+    layers.publish(&staged.folder, &row, &shared.files)?;
     Ok(row.layer)
 }
