@@ -37,6 +37,12 @@ class Rbuild:
     def run_true(self, network):
         return self.base + ["run", "--rm", "--network", network, "busybox", "true"]
 
+    def save(self, name, path):
+        return self.base + ["save", "--format", "docker-archive", "-o", path, name]
+
+    def save_gzip(self, name, path):
+        return self.base + ["save", "--format", "oci-archive", "-o", path, name]
+
 
 class Docker:
     """Debian's docker.io, its daemon started here; builds go to the BuildKit inside it."""
@@ -78,6 +84,9 @@ class Docker:
     def run_true(self, network):
         return self.base + ["run", "--rm", "--network", network, "busybox", "true"]
 
+    def save(self, name, path):
+        return self.base + ["save", "-o", path, name]
+
 
 class Podman:
     name = "podman"
@@ -102,6 +111,12 @@ class Podman:
         # Where the machine forbids raising limits, podman's defaults can't be set.
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
         return self.base + ["run", "--rm", "--network", network, *limits, "busybox", "true"]
+
+    def save(self, name, path):
+        return self.base + ["save", "-q", "--format", "docker-archive", "-o", path, name]
+
+    def save_gzip(self, name, path):
+        return self.base + ["save", "-q", "--format", "oci-archive", "-o", path, name]
 
 
 class Buildah:
