@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use runner::rootfs::{self, MountOptions};
 use runner::sandbox::plan::{Limits, Network, Plan, Process, User};
-use runner::sandbox::{self, Exit, SandboxError, Stdio, Usage, capabilities};
+use runner::sandbox::{self, Exit, SandboxError, Stdio, Targets, Usage, capabilities};
 use rustix::fs::{Mode, OFlags};
-use store::{ImagePath, Scratch, Stack, Store};
+use store::{ImagePath, RootDir, Scratch, Stack, Store};
 use tempfile::TempDir;
 
 /// A layer that holds busybox, a scratch, and where both lie.
@@ -401,7 +401,7 @@ fn mounts_land_inside_the_root_and_obey_their_flags() {
 }
 
 #[test]
-fn targets_that_were_made_are_reported_so_that_they_can_go() {
+fn targets_that_were_made_can_go_again() {
     use sandbox::plan::{Mount, MountSource};
     let machine = Machine::new();
     let root = machine.mount();
@@ -415,9 +415,12 @@ fn targets_that_were_made_are_reported_so_that_they_can_go() {
     };
     let mut plan = plan(&["true"]);
     plan.mounts = vec![tmpfs("/a/b"), tmpfs("/a/b/c"), tmpfs("/bin"), tmpfs("/dev/x")];
-    let made = sandbox::prepare_targets(&plan, root.mount.as_fd()).unwrap();
-    assert_eq!(made, [ImagePath::new("/a"), ImagePath::new("/a/b")]);
-    assert!(sandbox::prepare_targets(&plan, root.mount.as_fd()).unwrap().is_empty());
+    let root = RootDir::new(root.mount);
+    let made = Targets::make(&plan, &root).unwrap();
+    assert_eq!(made.paths().collect::<Vec<_>>(), [&ImagePath::new("/a"), &ImagePath::new("/a/b")]);
+    assert_eq!(Targets::make(&plan, &root).unwrap().paths().count(), 0);
+    made.remove().unwrap();
+    assert_eq!(Targets::make(&plan, &root).unwrap().paths().count(), 2);
 }
 
 #[test]

@@ -15,7 +15,6 @@ pub mod mounts;
 pub mod owner;
 pub mod place;
 pub mod run;
-pub mod stubs;
 pub mod workdir;
 
 use runner::rootfs::RootfsError;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use runner::network::Mode;
 use runner::rootfs::{self, MountOptions, Rootfs};
 use runner::sandbox::plan::{GeneratedFile, Mount, MountSource, Process};
-use runner::sandbox::{self, Exit, Plan, Sandbox, Stdio};
+use runner::sandbox::{self, Exit, Plan, Sandbox, Stdio, Targets};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::PipeFlags;
 use store::{ImagePath, RootDir, Scratch, Stack};
@@ -27,7 +27,6 @@ use store::{ImagePath, RootDir, Scratch, Stack};
 use super::StepError;
 use super::configure::{shell, value};
 use super::mounts::{MountKind, RunMount};
-use super::stubs::Stubs;
 use super::{cache_mount, owner};
 use crate::build::Build;
 use crate::cache_key::CacheKey;
@@ -141,10 +140,10 @@ impl RunStep {
         let mut plan = self.plan(build, process, &network);
         plan.mounts = mounts;
         plan.files.extend(files);
-        let stubs = Stubs::make(&view, &plan)?;
+        let targets = Targets::make(&plan, &view)?;
         let result = execute(build, &plan, &root, id);
         drop(held);
-        stubs.remove()?;
+        targets.remove()?;
         result
     }
 

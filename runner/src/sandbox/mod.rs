@@ -57,7 +57,7 @@ use init::{Inside, NO_INTERPRETER};
 use step::Step;
 
 pub use plan::Plan;
-pub use targets::prepare_targets;
+pub use targets::Targets;
 
 /// The three descriptors that the process gets; `None` is `/dev/null`.
 #[derive(Debug, Default)]
