@@ -37,6 +37,7 @@ pub mod reference;
 pub mod root_dir;
 pub mod scratch;
 pub mod transfer;
+pub mod write_back;
 
 mod open;
 

@@ -24,6 +24,7 @@ use crate::blobs::BlobWriter;
 use crate::digest::{BlobId, DiffId, Digest, Hasher};
 use crate::folder::Folder;
 use crate::index::layers::LayerRow;
+use crate::write_back::WriteBack;
 use crate::{Store, StoreError};
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -146,7 +147,8 @@ fn stream(
         let reading = scope.spawn(move || read_all(source, &full, &spare, &told));
         let came = match tell.recv() {
             Ok(compression) => {
-                let chunks = Chunks::new(chunks, empty, compression != Compression::None);
+                let write_back = staged.map(|_| WriteBack::new(store));
+                let chunks = Chunks::new(chunks, empty, compression != Compression::None, write_back);
                 write_all(chunks, staged, store).map(|came| (compression, came))
             }
             // The reading thread says below what went wrong.
@@ -196,7 +198,7 @@ fn read_all(
     io::copy(source, &mut io::sink()).map(drop).map_err(ReadError::Source)
 }
 
-fn write_all(mut chunks: Chunks, staged: Option<&Staged>, store: &Store) -> Result<Came, StoreError> {
+fn write_all(mut chunks: Chunks<'_>, staged: Option<&Staged>, store: &Store) -> Result<Came, StoreError> {
     let unpacked = match staged {
         Some(staged) => {
             let recipe = staged.recipe_file(store)?;
@@ -208,6 +210,7 @@ fn write_all(mut chunks: Chunks, staged: Option<&Staged>, store: &Store) -> Resu
         }
     };
     let count_bytes = chunks.count_bytes;
+    chunks.write_back.map_or(Ok(()), WriteBack::finish)?;
     Ok(Came { digest: chunks.hasher.map(Hasher::finish), count_bytes, unpacked })
 }
 
@@ -262,18 +265,26 @@ impl Read for Source<'_, '_> {
 }
 
 /// The uncompressed stream on the writing side.
-struct Chunks {
+struct Chunks<'s> {
     full: Receiver<io::Result<Vec<u8>>>,
     spare: Sender<Vec<u8>>,
     now: Vec<u8>,
     at: usize,
     hasher: Option<Hasher>,
     count_bytes: u64,
+    /// Where what comes is written and not only read.
+    write_back: Option<WriteBack<'s>>,
 }
 
-impl Chunks {
-    fn new(full: Receiver<io::Result<Vec<u8>>>, spare: Sender<Vec<u8>>, hashes: bool) -> Self {
-        Self { full, spare, now: Vec::new(), at: 0, hasher: hashes.then(Hasher::new), count_bytes: 0 }
+impl<'s> Chunks<'s> {
+    fn new(
+        full: Receiver<io::Result<Vec<u8>>>,
+        spare: Sender<Vec<u8>>,
+        hashes: bool,
+        write_back: Option<WriteBack<'s>>,
+    ) -> Self {
+        let hasher = hashes.then(Hasher::new);
+        Self { full, spare, now: Vec::new(), at: 0, hasher, count_bytes: 0, write_back }
     }
 
     fn drain(&mut self) -> io::Result<()> {
@@ -287,7 +298,7 @@ impl Chunks {
     }
 }
 
-impl BufRead for Chunks {
+impl BufRead for Chunks<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.now.len()
             && let Ok(next) = self.full.recv()
@@ -297,6 +308,9 @@ impl BufRead for Chunks {
             // A reader that is done takes no buffers back.
             drop(self.spare.try_send(used));
             self.count_bytes += self.now.len() as u64;
+            if let Some(write_back) = &mut self.write_back {
+                write_back.wrote(self.now.len() as u64).map_err(io::Error::other)?;
+            }
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&self.now);
             }
@@ -309,7 +323,7 @@ impl BufRead for Chunks {
     }
 }
 
-impl Read for Chunks {
+impl Read for Chunks<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut bytes = self.fill_buf()?;
         let count = bytes.read(buffer)?;
