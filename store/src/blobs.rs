@@ -10,13 +10,14 @@
 //! May touch: `blobs/`, and the tables `blobs` and `pins`. Knows nothing of what the bytes mean.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::archive::compress::Compression;
 use crate::digest::{BlobId, DiffId, Hasher};
 use crate::folder::Folder;
 use crate::index::blobs::BlobRow;
@@ -39,6 +40,25 @@ pub struct BlobWriter<'s> {
     folder: Folder,
     file: File,
     hasher: Hasher,
+}
+
+/// A blob that is nobody's: named and readable, never published, gone with this value.
+#[derive(Debug)]
+pub struct Unpublished {
+    pub id: BlobId,
+    pub size_bytes: u64,
+    file: File,
+    /// Holds the file.
+    _folder: Folder,
+}
+
+impl Unpublished {
+    /// Reads it from its start; one reader at a time.
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.file.try_clone()?;
+        file.rewind()?;
+        Ok(Box::new(file))
+    }
 }
 
 impl Blobs<'_> {
@@ -88,6 +108,14 @@ impl Blobs<'_> {
         Ok(Box::new(CheckedReader { inner: self.open_file(id)?, hasher: Some(Hasher::new()), id }))
     }
 
+    /// How a blob is packed, by its first bytes.
+    pub fn compression(&self, id: BlobId) -> Result<Compression, StoreError> {
+        let mut head = Vec::new();
+        let file = self.open_file(id)?;
+        file.take(8).read_to_end(&mut head).map_err(StoreError::io("read", self.path_of(id)))?;
+        Ok(Compression::detect(&head))
+    }
+
     /// Starts a blob whose bytes come piece by piece.
     pub fn writer(&self) -> Result<BlobWriter<'_>, StoreError> {
         let store = self.store;
@@ -95,7 +123,7 @@ impl Blobs<'_> {
         let staging = || store.root.join("staging");
         let folder =
             Folder::make(&lease, "staging").map_err(StoreError::io("make a folder in", staging()))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder.dir, "blob", flags, Mode::RUSR | Mode::WUSR)
             .map_err(StoreError::io("make a file in", staging()))?;
         Ok(BlobWriter { store, folder, file: File::from(file), hasher: Hasher::new() })
@@ -185,6 +213,13 @@ impl BlobWriter<'_> {
             index::blobs::insert(transaction, &BlobRow { id, size_bytes, media_type: None, diff_id })
         })?;
         Ok((id, size_bytes))
+    }
+
+    /// Ends the blob without keeping it: for bytes that are read once and not needed again.
+    pub fn finish_unpublished(self) -> Unpublished {
+        let size_bytes = self.hasher.count_bytes();
+        let id = BlobId(self.hasher.finish());
+        Unpublished { id, size_bytes, file: self.file, _folder: self.folder }
     }
 
     fn path(&self) -> PathBuf {

@@ -107,6 +107,12 @@ impl Images<'_> {
         }
     }
 
+    /// Remembers the manifest that an image without one went out with: it is the image's digest from now on.
+    pub fn set_manifest(&self, image: ImageId, manifest: BlobId) -> Result<(), StoreError> {
+        let set = |transaction: &rusqlite::Transaction<'_>| rows::set_manifest(transaction, image, manifest);
+        self.store.index.write("remember a manifest", Commit::Soon, set)
+    }
+
     /// The exact bytes of an image's config.
     pub fn config_bytes(&self, id: ImageId) -> Result<Option<Vec<u8>>, StoreError> {
         let row = self.store.index.read("find an image", |connection| rows::find(connection, id))?;

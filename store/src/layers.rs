@@ -23,8 +23,9 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::archive::compress::{Compression, compress};
+use crate::archive::compress::{Compression, Packing, compress};
 use crate::archive::recipe::RecipeReader;
+use crate::blobs::{BlobWriter, Unpublished};
 use crate::digest::{BlobId, DiffId, HashingReader};
 use crate::folder::Folder;
 use crate::index::files::FileRow;
@@ -41,9 +42,6 @@ mod stack;
 
 pub(crate) use repair::repaired_stack;
 pub use stack::Stack;
-
-/// The level that layers leave with: zlib's default, as docker's.
-const GZIP_LEVEL: i32 = 6;
 
 /// The layers of a store.
 #[derive(Clone, Copy, Debug)]
@@ -160,22 +158,50 @@ impl Layers<'_> {
 
     /// The packed form of a layer: the one it came in, or one that is made now and remembered.
     pub fn packed(&self, diff_id: DiffId) -> Result<Packed, StoreError> {
-        for (blob, size_bytes, _) in self.store.blobs().of_layer(diff_id)? {
-            let mut head = [0; 6];
-            let mut file = self.store.blobs().open(blob)?;
-            let count =
-                file.read(&mut head).map_err(StoreError::io("read", self.store.blobs().path_of(blob)))?;
-            if self.store.blobs().keep(blob, None)? {
-                return Ok(Packed { blob, size_bytes, compression: Compression::detect(&head[..count]) });
-            }
+        if let Some(kept) = self.kept(diff_id, None)? {
+            return Ok(kept);
         }
-        let mut tar = self.tar(diff_id)?;
         let blobs = self.store.blobs();
         let mut writer = blobs.writer()?;
-        compress(&mut tar, &mut writer, Compression::Gzip, GZIP_LEVEL)
-            .map_err(StoreError::io("pack", self.path_of(diff_id)))?;
+        self.pack(diff_id, Packing::GZIP, &mut writer)?;
         let (blob, size_bytes) = writer.finish_as(None, Some(diff_id))?;
         Ok(Packed { blob, size_bytes, compression: Compression::Gzip })
+    }
+
+    /// The packed form that was kept of a layer: of `form`, or of any that images have a name for.
+    ///
+    /// Of several it is the same one in every store that holds them, whichever came first.
+    pub fn kept(&self, diff_id: DiffId, form: Option<Compression>) -> Result<Option<Packed>, StoreError> {
+        let mut kept = Vec::new();
+        for (blob, size_bytes, _) in self.store.blobs().of_layer(diff_id)? {
+            let compression = self.store.blobs().compression(blob)?;
+            let fits = form.map_or(matches!(compression, Compression::Gzip | Compression::Zstd), |form| {
+                form == compression
+            });
+            if fits {
+                kept.push(Packed { blob, size_bytes, compression });
+            }
+        }
+        kept.sort_by_key(|packed| (packed.compression != Compression::Gzip, packed.size_bytes, packed.blob));
+        for packed in kept {
+            if self.store.blobs().keep(packed.blob, None)? {
+                return Ok(Some(packed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Packs a layer anew, for once: nothing is kept.
+    pub fn repacked(&self, diff_id: DiffId, packing: Packing) -> Result<Unpublished, StoreError> {
+        let blobs = self.store.blobs();
+        let mut writer = blobs.writer()?;
+        self.pack(diff_id, packing, &mut writer)?;
+        Ok(writer.finish_unpublished())
+    }
+
+    fn pack(self, diff_id: DiffId, packing: Packing, writer: &mut BlobWriter<'_>) -> Result<(), StoreError> {
+        let mut tar = self.tar(diff_id)?;
+        compress(&mut tar, writer, packing).map_err(StoreError::io("pack", self.path_of(diff_id)))
     }
 
     /// The row of a layer that can be trusted.

@@ -80,6 +80,14 @@ pub(crate) fn insert(
     Ok(None)
 }
 
+/// Gives an image that has no manifest one; an image that is gone stays gone.
+pub(crate) fn set_manifest(connection: &Connection, id: ImageId, manifest: BlobId) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("UPDATE images SET manifest = ?2 WHERE id = ?1 AND manifest IS NULL")?;
+    statement.execute(params![id, manifest])?;
+    Ok(())
+}
+
 /// Removes an image, its names and its hold on its layers.
 pub(crate) fn remove(connection: &Connection, id: ImageId) -> rusqlite::Result<bool> {
     connection.prepare_cached("DELETE FROM names WHERE image_id = ?1")?.execute([id])?;
