@@ -8,6 +8,7 @@ mod human;
 mod output;
 mod terminal;
 mod values;
+mod whole;
 
 use std::process::ExitCode;
 

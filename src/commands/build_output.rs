@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,11 @@ use builder::context::ignore::IgnoreRules;
 use builder::context::select::{Request, select};
 use builder::step::place::{Placer, Placing};
 use runner::rootfs::{self, MountOptions};
-use store::transfer::{Format, Saved, Target, save};
+use store::transfer::{Format, Repack, SaveOptions, Saved, Target, save};
 use store::{ImagePath, Reference, RootDir, Store};
 
 use crate::output::Output;
+use crate::whole;
 
 /// One `--output`.
 #[derive(Debug)]
@@ -82,7 +83,8 @@ impl Destination {
                     .find(&built.image.to_string())?
                     .context("the image that was built is gone")?;
                 let images = [Saved { image, names: names.to_vec() }];
-                write_file(path.as_deref(), out, |to| Ok(save(store, &images, *format, Target::Archive(to))?))
+                let options = SaveOptions { format: *format, repack: Repack::Keep };
+                write_file(path.as_deref(), out, |to| Ok(save(store, &images, options, Target::Archive(to))?))
             }
         }
     }
@@ -116,19 +118,5 @@ fn write_file(
     let Some(path) = path else {
         return write(&mut out.binary()?);
     };
-    let failed = || format!("cannot write {}", path.display());
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(name);
-    let mut file = io::BufWriter::new(File::create_new(&part).with_context(failed)?);
-    let written = write(&mut file).and_then(|()| {
-        file.flush().with_context(failed)?;
-        file.get_ref().sync_all().with_context(failed)?;
-        fs::rename(&part, path).with_context(failed)
-    });
-    if written.is_err() {
-        // The error that is reported is the first one; a part that stays is named after what it is.
-        drop(fs::remove_file(&part));
-    }
-    written
+    whole::write_file(path, write)
 }

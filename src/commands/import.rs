@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
         name,
     };
     let loaded = import_root(&store, &mut tar, options).with_context(|| format!("cannot import {}", args.tar))?;
-    loaded.names.iter().for_each(|set| load::note_move(set, out));
+    loaded.names.iter().try_for_each(|set| load::note_move(&store, set, out))?;
     out.line(loaded.image)?;
     Ok(0)
 }

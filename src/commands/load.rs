@@ -1,4 +1,4 @@
-//! `rbuild load`: images out of an archive or an OCI folder, told apart by content.
+//! `rbuild load`: images out of an archive or a folder, told apart by content.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use store::oci::platform::Platform;
 use store::transfer::{LoadOptions, Loaded, NameSet, Source, load};
+use store::{ImageId, Reference, Store};
 
 use crate::args::Global;
 use crate::commands::open_store;
@@ -15,10 +16,10 @@ use crate::output::Output;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Read FILE (an archive of any kind and compression, or an OCI folder), not standard input
+    /// Read FILE (an archive of any kind and compression, or a folder), not standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Print names and IDs only, no notes
+    /// Show no progress (there is none: for scripts made for docker)
     #[arg(short, long)]
     quiet: bool,
     /// Of several images, take the one for this platform
@@ -33,7 +34,7 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
     };
     let what = args.input.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let store = open_store(global)?;
-    let options = LoadOptions { platform: args.platform.unwrap_or_else(Platform::here) };
+    let options = LoadOptions { platform: args.platform.unwrap_or_else(Platform::here), only: None, names: None };
     let loaded = load(&store, source, &options).with_context(|| format!("cannot load {what}"))?;
     for Loaded { image, names } in loaded {
         if names.is_empty() {
@@ -41,22 +42,37 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
         }
         for name in names {
             out.line(format_args!("Loaded image: {}", name.name))?;
-            if !args.quiet {
-                note_move(&name, out);
-            }
+            note_move(&store, &name, out)?;
         }
     }
     Ok(0)
 }
 
-/// Says that a name left another image, which may now have none.
-pub(crate) fn note_move(set: &NameSet, out: &mut Output) {
-    if let Some(before) = set.moved_from {
-        out.note(format_args!("note: {} pointed at {before} before", set.name));
-    }
+/// Says that a name left another image.
+pub(crate) fn note_move(store: &Store, set: &NameSet, out: &mut Output) -> anyhow::Result<()> {
+    let Some(before) = set.moved_from else { return Ok(()) };
+    let is_bare = store.images().get(before)?.is_some_and(|image| image.names.is_empty());
+    let left = if is_bare { ", which has no name now" } else { "" };
+    out.note(format_args!("note: moved {} from {before}{left}", set.name));
+    Ok(())
 }
 
-fn open(path: &Path) -> anyhow::Result<Source> {
+/// As [`note_move`], for names that were set by hand and what each pointed at before.
+pub(crate) fn note_moves(
+    store: &Store,
+    names: &[Reference],
+    before: &[Option<ImageId>],
+    image: ImageId,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    names.iter().zip(before).try_for_each(|(name, before)| {
+        let moved_from = before.filter(|before| *before != image);
+        note_move(store, &NameSet { name: name.clone(), moved_from }, out)
+    })
+}
+
+/// Opens what lies at a path.
+pub(crate) fn open(path: &Path) -> anyhow::Result<Source> {
     let context = || format!("cannot open {}", path.display());
     let file = File::open(path).with_context(context)?;
     let metadata = file.metadata().with_context(context)?;

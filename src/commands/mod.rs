@@ -46,6 +46,8 @@ commands! {
     Build = build,
     /// Say what is wrong with a Containerfile, without building it
     Check = check,
+    /// Copy an image between archives, folders and the store
+    Copy = copy,
     /// Say what this machine can do, and what would mend what it can't
     Doctor = doctor,
     /// Show how an image was made, newest step first
@@ -56,7 +58,7 @@ commands! {
     Import = import,
     /// Show all that is known of an image
     Inspect = inspect,
-    /// Take images out of an archive or an OCI folder
+    /// Take images out of an archive or a folder
     Load = load,
     /// Remove what nothing needs
     Prune = prune,
@@ -68,7 +70,7 @@ commands! {
     Rmi = rmi,
     /// Run a command in a new container
     Run = run,
-    /// Write images to an archive or an OCI folder
+    /// Write images to an archive or a folder
     Save = save,
     /// Give an image one more name
     Tag = tag,

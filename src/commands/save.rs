@@ -1,29 +1,30 @@
-//! `rbuild save`: images as an archive or an OCI folder.
+//! `rbuild save`: images as an archive or a folder.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ValueEnum;
-use store::transfer::{Format, Saved, Target, save};
+use store::transfer::{Compression, Format, Packing, Repack, SaveOptions, Saved, Target, save};
 use store::{Reference, Store};
 
 use crate::args::Global;
 use crate::commands::{images, open_store};
 use crate::output::Output;
-
-const BUFFER_BYTES: usize = 256 << 10;
+use crate::whole;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Write to FILE, not to standard output
+    /// Write to FILE (or to a new folder), not to standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write in this form
     #[arg(long, value_enum, default_value = "docker-archive")]
     format: Form,
+    #[command(flatten)]
+    packing: PackingArgs,
     /// Save these images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
@@ -34,28 +35,74 @@ enum Form {
     DockerArchive,
     OciArchive,
     OciDir,
+    /// One image as a folder of plain files (skopeo's `dir:`)
+    Dir,
+}
+
+/// How layers are packed when they go out; without these flags they leave as they came.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PackingArgs {
+    /// Pack layers so; those that are packed so already stay as they are
+    #[arg(long, visible_alias = "compression-format", value_enum, value_name = "FORM")]
+    compression: Option<CompressionArg>,
+    /// Pack all layers anew with this level (gzip: 1 to 12, zstd: 1 to 20)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+    /// Pack all layers anew, whatever form they came in
+    #[arg(long)]
+    force_compression: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressionArg {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl PackingArgs {
+    pub(crate) fn repack(&self) -> anyhow::Result<Repack> {
+        if self.compression.is_none() && self.compression_level.is_none() && !self.force_compression {
+            return Ok(Repack::Keep);
+        }
+        let form = match self.compression.unwrap_or(CompressionArg::Gzip) {
+            CompressionArg::Gzip => Compression::Gzip,
+            CompressionArg::Zstd => Compression::Zstd,
+            CompressionArg::None => Compression::None,
+        };
+        let packing = Packing::new(form, self.compression_level)?;
+        let all = self.force_compression || self.compression_level.is_some();
+        Ok(if all { Repack::All(packing) } else { Repack::Others(packing) })
+    }
 }
 
 pub(crate) fn run(args: Args, global: &Global, _: &mut Output) -> anyhow::Result<u8> {
     let output = args.output.filter(|path| path != Path::new("-"));
-    match (&output, args.format) {
-        (None, Form::OciDir) => bail!("an OCI folder can't go to standard output: name it with --output"),
-        (None, _) if std::io::stdout().is_terminal() => {
+    let is_folder = matches!(args.format, Form::OciDir | Form::Dir);
+    match &output {
+        None if is_folder => bail!("a folder can't go to standard output: name it with --output"),
+        None if std::io::stdout().is_terminal() => {
             bail!("standard output is a terminal: name a file with --output or redirect it");
         }
         _ => {}
     }
+    let format = match args.format {
+        Form::DockerArchive => Format::Docker,
+        Form::OciArchive | Form::OciDir => Format::Oci,
+        Form::Dir => Format::Dir,
+    };
+    let options = SaveOptions { format, repack: args.packing.repack()? };
     let store = open_store(global)?;
     let saved = collect(&store, &args.images)?;
-    let format = if args.format == Form::DockerArchive { Format::Docker } else { Format::Oci };
-    match (output, args.format) {
-        (Some(path), Form::OciDir) => to_folder(&store, &saved, &path),
-        (Some(path), _) => to_file(&store, &saved, format, &path),
-        (None, _) => {
-            let output = std::io::stdout().as_fd().try_clone_to_owned()?;
-            write(&store, &saved, format, File::from(output))
+    let save = |target: Target<'_>| Ok(save(&store, &saved, options, target)?);
+    match output {
+        Some(path) if is_folder => whole::make_folder(&path, |folder| save(Target::Folder(folder)))?,
+        Some(path) => whole::write_file(&path, |output| save(Target::Archive(output)))?,
+        None => {
+            let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+            whole::write_all(&output, |output| save(Target::Archive(output)))?;
         }
-    }?;
+    }
     Ok(0)
 }
 
@@ -72,58 +119,4 @@ fn collect(store: &Store, typed: &[String]) -> anyhow::Result<Vec<Saved>> {
         }
     }
     Ok(saved)
-}
-
-fn write(store: &Store, saved: &[Saved], format: Format, output: File) -> anyhow::Result<()> {
-    let mut output = BufWriter::with_capacity(BUFFER_BYTES, output);
-    save(store, saved, format, Target::Archive(&mut output))?;
-    output.flush()?;
-    Ok(())
-}
-
-/// Writes a file that appears whole or not at all.
-fn to_file(store: &Store, saved: &[Saved], format: Format, path: &Path) -> anyhow::Result<()> {
-    let context = || format!("cannot write {}", path.display());
-    // A device or a pipe is written to, not replaced.
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
-        let output = File::options().write(true).open(path).with_context(context)?;
-        return write(store, saved, format, output).with_context(context);
-    }
-    let half = half_made(path);
-    let output = File::create_new(&half).with_context(context)?;
-    let result = write(store, saved, format, output)
-        .and_then(|()| Ok(std::fs::rename(&half, path)?))
-        .with_context(context);
-    if result.is_err() {
-        // Best effort: the error above says what went wrong.
-        drop(std::fs::remove_file(&half));
-    }
-    result
-}
-
-/// Writes a folder that appears whole or not at all, in place of an empty one or of none.
-fn to_folder(store: &Store, saved: &[Saved], path: &Path) -> anyhow::Result<()> {
-    let context = || format!("cannot write {}", path.display());
-    if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty: name a new folder", path.display());
-    }
-    let half = half_made(path);
-    std::fs::create_dir(&half).with_context(context)?;
-    let result = save(store, saved, Format::Oci, Target::Folder(&half))
-        .map_err(anyhow::Error::from)
-        .and_then(|()| Ok(std::fs::rename(&half, path)?))
-        .with_context(context);
-    if result.is_err() {
-        // Best effort: the error above says what went wrong.
-        drop(std::fs::remove_dir_all(&half));
-    }
-    result
-}
-
-/// A hidden name beside `path`, which no other process uses.
-fn half_made(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".rbuild-{}", std::process::id()));
-    path.with_file_name(name)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use store::Reference;
 
 use crate::args::Global;
-use crate::commands::{images, open_store};
+use crate::commands::{images, load, open_store};
 use crate::output::Output;
 
 #[derive(Debug, clap::Args)]
@@ -18,11 +18,13 @@ pub(crate) struct Args {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "every command takes what was typed")]
-pub(crate) fn run(args: Args, global: &Global, _: &mut Output) -> anyhow::Result<u8> {
+pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Result<u8> {
     let names = args.names.iter().map(|name| parse(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let store = open_store(global)?;
     let image = images::find(&store, &args.source)?;
-    store.images().set_names(&names, image.id).with_context(|| format!("cannot name image {}", image.id))?;
+    let failed = || format!("cannot name image {}", image.id);
+    let before = store.images().set_names(&names, image.id).with_context(failed)?;
+    load::note_moves(&store, &names, &before, image.id, out)?;
     Ok(0)
 }
 

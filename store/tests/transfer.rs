@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use store::oci::platform::Platform;
-use store::transfer::{Format, LoadOptions, Loaded, Saved, Source, Target, TransferError, load, save};
+use store::transfer::{
+    Format, LoadOptions, Loaded, Repack, SaveOptions, Saved, Source, Target, TransferError, load, save,
+};
 use store::{Digest, Store};
 
 /// A store of its own.
@@ -29,7 +31,11 @@ impl Home {
     }
 
     fn load(&self, source: Source) -> Result<Vec<Loaded>, TransferError> {
-        load(&self.store, source, &LoadOptions { platform: "linux/amd64".parse().unwrap() })
+        load(
+            &self.store,
+            source,
+            &LoadOptions { platform: "linux/amd64".parse().unwrap(), only: None, names: None },
+        )
     }
 
     /// What lies in the store: layers, blobs, half-made things, images with their names.
@@ -57,7 +63,8 @@ impl Home {
             })
             .collect();
         let mut bytes = Vec::new();
-        save(&self.store, &saved, format, Target::Archive(&mut bytes)).unwrap();
+        let options = SaveOptions { format, repack: Repack::Keep };
+        save(&self.store, &saved, options, Target::Archive(&mut bytes)).unwrap();
         bytes
     }
 }
@@ -365,7 +372,11 @@ fn of_several_platforms_ours_is_taken_and_attestations_are_passed_over() {
     let mut files: Files = theirs.iter().filter(|(name, _)| name != "index.json").cloned().collect();
     files.push(("index.json".to_owned(), serde_json::to_vec(&nested).unwrap()));
     files.push(blob(&index));
-    let options = |platform: &str| LoadOptions { platform: platform.parse::<Platform>().unwrap() };
+    let options = |platform: &str| LoadOptions {
+        platform: platform.parse::<Platform>().unwrap(),
+        only: None,
+        names: None,
+    };
     let error = load(&home.store, in_file(&tar_of(&files, &[])), &options("linux/s390x")).unwrap_err();
     assert!(
         error.to_string().contains("linux/s390x") && error.to_string().contains("linux/arm64"),

@@ -62,16 +62,16 @@ fn read_image(place: &Place, image: &ArchivedImage) -> Result<Pending, TransferE
         let blob = digest_in_name(&place.resolve(&path)).map(BlobId);
         Wanted { path, expected: Expected { diff_id: Some(diff_id), blob, blob_size_bytes: None } }
     });
-    Ok(Pending { layers: layers.collect(), manifest: None, names: names(image)?, config })
+    Ok(Pending { layers: layers.collect(), manifest: None, names: names(image)?, tag: None, config })
 }
 
 fn names(image: &ArchivedImage) -> Result<Vec<Reference>, TransferError> {
     image.repo_tags.iter().map(|tag| Ok(tag.parse()?)).collect()
 }
 
-/// The digest that a config is named after: `<hex>.json` or `blobs/sha256/<hex>`.
+/// The digest that a config is named after: `<hex>.json`, `blobs/sha256/<hex>` or `sha256:<hex>`.
 fn named_digest(path: &ImagePath) -> Option<Digest> {
     let name = std::str::from_utf8(path.relative()).ok()?;
-    let hex = name.strip_suffix(".json").or_else(|| name.strip_prefix("blobs/sha256/"))?;
-    Digest::from_hex(hex).ok()
+    let ends = [name.strip_suffix(".json"), name.strip_prefix("blobs/sha256/"), name.strip_prefix("sha256:")];
+    Digest::from_hex(ends.into_iter().flatten().next()?).ok()
 }

@@ -76,7 +76,13 @@ fn image(intake: &Intake<'_>, place: &Place, id: &str, name: Reference) -> Resul
     }
     let history = chain.iter().map(|(_, layer, _)| history(layer)).collect();
     let (_, _, uppermost) = chain.into_iter().next_back().expect("the chain begins with `id`");
-    Ok(Pending { config: config(uppermost, &rootfs, history), manifest: None, layers, names: vec![name] })
+    Ok(Pending {
+        config: config(uppermost, &rootfs, history),
+        manifest: None,
+        layers,
+        names: vec![name],
+        tag: None,
+    })
 }
 
 /// The layers of an image, bottom to top.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::place::{Entries, Place, Remembered, shown};
-use super::{LoadOptions, Loaded, Source, TransferError, docker_archive, legacy, oci_layout, walk};
+use super::{LoadOptions, Loaded, Source, TransferError, dir, docker_archive, legacy, oci_layout, walk};
 use crate::archive::compress::{Compression, decompress};
 use crate::digest::{BlobId, Digest};
 use crate::layers::{Expected, Imported};
@@ -36,6 +36,8 @@ pub(super) struct Pending {
     /// Bottom to top.
     pub layers: Vec<Wanted>,
     pub names: Vec<Reference>,
+    /// What an OCI index calls it, verbatim.
+    pub tag: Option<String>,
 }
 
 /// A layer that an image needs.
@@ -62,13 +64,73 @@ pub fn load(store: &Store, source: Source, options: &LoadOptions) -> Result<Vec<
     loaded
 }
 
+/// Takes the layers of one image of `source` in, records nothing, and gives the image to `then`.
+///
+/// Afterwards the store is as it was before.
+pub(super) fn pass_through<T>(
+    store: &Store,
+    source: Source,
+    options: &LoadOptions,
+    then: impl FnOnce(Pending) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let intake = Intake { store, arrived: Mutex::default() };
+    let result = intake.gather(source, options).and_then(|pending| then(the_one(pending)?));
+    drop(intake);
+    store.collect(true, false)?;
+    result
+}
+
+fn the_one(mut pending: Vec<Pending>) -> Result<Pending, TransferError> {
+    match pending.pop() {
+        Some(image) if pending.is_empty() => Ok(image),
+        last => {
+            let all = pending.iter().chain(&last);
+            Err(TransferError::Several {
+                count: all.clone().count(),
+                names: all.flat_map(Pending::called).collect(),
+            })
+        }
+    }
+}
+
+impl Pending {
+    /// All that the image is called.
+    fn called(&self) -> Vec<String> {
+        self.tag.iter().cloned().chain(self.names.iter().map(Reference::to_string)).collect()
+    }
+
+    fn is_called(&self, wanted: &str) -> bool {
+        let reference = wanted.parse::<Reference>().ok().map(Reference::or_latest);
+        let complete = |name: &Reference| name.clone().or_latest();
+        self.tag.as_deref() == Some(wanted) || self.names.iter().any(|name| Some(complete(name)) == reference)
+    }
+}
+
 impl Intake<'_> {
     fn load(&self, source: Source, options: &LoadOptions) -> Result<Vec<Loaded>, TransferError> {
+        let mut pending = self.gather(source, options)?;
+        if let Some(names) = &options.names {
+            pending = vec![Pending { names: names.clone(), ..the_one(pending)? }];
+        }
+        self.record(pending)
+    }
+
+    /// Reads the images that are asked for and takes their layers in.
+    fn gather(&self, source: Source, options: &LoadOptions) -> Result<Vec<Pending>, TransferError> {
         let place = self.open(source)?;
-        let pending = self.read(&place, options)?;
+        let mut pending = self.read(&place, options)?;
+        if let Some(wanted) = &options.only {
+            let names = pending.iter().flat_map(Pending::called).collect();
+            pending.retain(|image| image.is_called(wanted));
+            if pending.is_empty() {
+                return Err(TransferError::NoSuchName { wanted: wanted.clone(), names });
+            }
+            // One image may stand there under several names.
+            pending.dedup_by(|one, other| one.config == other.config && one.manifest == other.manifest);
+        }
         let layers: Vec<&Wanted> = pending.iter().flat_map(|image| &image.layers).collect();
         self.take_in(&place, &layers)?;
-        self.record(pending)
+        Ok(pending)
     }
 
     /// Tells by content what lies at `source`.
@@ -92,6 +154,9 @@ impl Intake<'_> {
     fn read(&self, place: &Place, options: &LoadOptions) -> Result<Vec<Pending>, TransferError> {
         // Docker 25 and later writes both; the index is the one with digests.
         if let Some(images) = oci_layout::read(place, options)? {
+            return Ok(images);
+        }
+        if let Some(images) = dir::read(place, options)? {
             return Ok(images);
         }
         if let Some(images) = docker_archive::read(place)? {
@@ -260,7 +325,9 @@ impl Looks {
         let is_tar = start.get(257..262) == Some(b"ustar");
         let is_json = start.first().is_some_and(|first| b"{[ \t\r\n".contains(first));
         let is_packed = name.starts_with(b"blobs/")
-            || [&b".tar"[..], b".tar.gz", b".tgz", b".tar.zst"].iter().any(|end| name.ends_with(end));
+            || [&b".tar"[..], b".tar.gz", b".tgz", b".tar.zst"].iter().any(|end| name.ends_with(end))
+            || is_tar
+            || Compression::detect(start) != Compression::None;
         let is_document = (is_json && !is_tar) || !is_packed;
         match (is_document, size_bytes <= MAX_DOCUMENT_BYTES) {
             (true, true) => Self::Document,
@@ -345,6 +412,9 @@ mod tests {
             (blob, 5 << 20, b"{", Looks::Layer),
             ("manifest.json", 5 << 20, b"[", Looks::TooLarge),
             ("README", 5 << 20, b"x", Looks::Neither),
+            ("0123abcd", 10_240, &tar, Looks::Layer),
+            ("0123abcd", 10_240, b"\x28\xb5\x2f\xfd", Looks::Layer),
+            ("0123abcd", 10, b"{\"a\"", Looks::Document),
         ] {
             assert_eq!(Looks::of(&ImagePath::new(name), size_bytes, start), expected, "{name}");
         }

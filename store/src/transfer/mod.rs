@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! folder ─────────┐           ┌─ index.json    → oci_layout ─┐
-//! file, seekable ─┼→ place ───┼─ manifest.json → docker ─────┼→ Pending ─→ layers in ─→ images, names
-//! stream ─────────┘           └─ repositories  → legacy ─────┘  (read,      (verified,   (the last step,
-//!   (layers go in as they pass)                                  checked)    in threads)  all or nothing)
+//! file, seekable ─┼→ place ───┼─ version       → dir ────────┼→ Pending ─→ layers in ─→ images, names
+//! stream ─────────┘           ├─ manifest.json → docker ─────┤  (read,      (verified,   (the last step,
+//!   (layers go in as they pass)└─ repositories  → legacy ─────┘   checked)    in threads)  all or nothing)
 //!
-//! image ─→ save ─→ sink: tar | folder
+//! image ─→ save ─→ packed: manifest, layers ─→ sink: tar | folder
+//! copy: what comes in goes out, and no image is recorded
 //! ```
 //!
 //! What comes in is told apart by its content, never by its name. Everything that a digest covers is
@@ -17,10 +18,13 @@
 //! May touch: the stream or folder given, the store through its methods. Knows nothing of builds,
 //! sandboxes, terminals.
 
+mod copy;
+mod dir;
 mod docker_archive;
 mod legacy;
 mod load;
 mod oci_layout;
+mod packed;
 mod place;
 mod rootfs_tar;
 mod save;
@@ -36,9 +40,11 @@ use crate::oci::json::DocumentError;
 use crate::oci::platform::Platform;
 use crate::{Reference, Store, StoreError};
 
+pub use crate::archive::compress::{BadPacking, Compression, Packing};
+pub use copy::{Copied, copy, copy_stored};
 pub use load::load;
 pub use rootfs_tar::{ImportOptions, import_root};
-pub use save::{Format, Saved, Target, save};
+pub use save::{Format, Repack, SaveOptions, Saved, Target, save};
 
 /// Where images come from.
 pub enum Source {
@@ -55,6 +61,10 @@ pub enum Source {
 pub struct LoadOptions {
     /// Of several images for several platforms, which.
     pub platform: Platform,
+    /// The one image of this name or tag, instead of all.
+    pub only: Option<String>,
+    /// Name it so, not as it came; there must be one image then.
+    pub names: Option<Vec<Reference>>,
 }
 
 /// An image that came in.
@@ -77,6 +87,12 @@ pub struct NameSet {
 pub enum TransferError {
     #[error("there is no image in it: neither index.json nor manifest.json nor repositories")]
     NoImage,
+    #[error("there are {count} images in it, and one is wanted: name it ({})", names.join(", "))]
+    Several { count: usize, names: Vec<String> },
+    #[error("there is no image `{wanted}` in it (there are: {})", names.join(", "))]
+    NoSuchName { wanted: String, names: Vec<String> },
+    #[error("a dir holds one image, not {count}")]
+    OneImage { count: usize },
     #[error("there is no `{name}` in it, which its {named_by} names")]
     Missing { name: String, named_by: &'static str },
     #[error("`{name}` stands twice in it")]

@@ -52,20 +52,31 @@ pub(super) fn read(place: &Place, options: &LoadOptions) -> Result<Option<Vec<Pe
 
 fn image(place: &Place, entry: &Descriptor, options: &LoadOptions) -> Result<Pending, TransferError> {
     let bytes = choose(place, entry, options, 0)?;
-    let path = blob_path(entry);
-    let manifest = Manifest::read(&bytes).map_err(document(&path))?;
-    let config = fetch(place, &manifest.config, "image manifest")?;
-    let config_path = blob_path(&manifest.config);
+    let pending = of_manifest(place, bytes, &blob_path(entry), blob_path)?;
+    let tag = entry.annotations.get(REF_NAME).cloned();
+    Ok(Pending { names: names(entry), tag, ..pending })
+}
+
+/// Puts an image together from its manifest; `locate` tells where the bytes of a descriptor lie.
+pub(super) fn of_manifest(
+    place: &Place,
+    bytes: Vec<u8>,
+    path: &ImagePath,
+    locate: fn(&Descriptor) -> ImagePath,
+) -> Result<Pending, TransferError> {
+    let manifest = Manifest::read(&bytes).map_err(document(path))?;
+    let config_path = locate(&manifest.config);
+    let config = fetch(place, &manifest.config, &config_path, "image manifest")?;
     let diff_ids = read_config(&config_path, &config, manifest.layers.len())?.rootfs.diff_ids;
     let layers = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| Wanted {
-        path: blob_path(layer),
+        path: locate(layer),
         expected: Expected {
             diff_id: Some(diff_id),
             blob: Some(layer.blob()),
             blob_size_bytes: Some(layer.size_bytes),
         },
     });
-    Ok(Pending { config, layers: layers.collect(), manifest: Some(bytes), names: names(entry) })
+    Ok(Pending { config, layers: layers.collect(), manifest: Some(bytes), names: Vec::new(), tag: None })
 }
 
 /// Follows an entry to the bytes of the manifest for our platform.
@@ -78,7 +89,7 @@ fn choose(
     if round == MAX_ROUNDS {
         return Err(TransferError::TooDeep);
     }
-    let bytes = fetch(place, entry, "index")?;
+    let bytes = fetch(place, entry, &blob_path(entry), "index")?;
     let is_index = match media_type::kind(&entry.media_type) {
         Some(kind) => kind == Kind::Index,
         None => json::keys(&bytes).contains("manifests"),
@@ -92,16 +103,20 @@ fn choose(
 }
 
 /// Reads a document that a descriptor names, and checks its size and digest.
-fn fetch(place: &Place, descriptor: &Descriptor, named_by: &'static str) -> Result<Vec<u8>, TransferError> {
-    let path = blob_path(descriptor);
-    let name = shown(&path);
+pub(super) fn fetch(
+    place: &Place,
+    descriptor: &Descriptor,
+    path: &ImagePath,
+    named_by: &'static str,
+) -> Result<Vec<u8>, TransferError> {
+    let name = shown(path);
     let missing = || TransferError::Missing { name: name.clone(), named_by };
-    let bytes = place.document(&path)?.ok_or_else(missing)?;
+    let bytes = place.document(path)?.ok_or_else(missing)?;
     let (expected, actual) = (descriptor.size_bytes, bytes.len() as u64);
     if expected != actual {
         return Err(TransferError::WrongSize { name, expected, actual });
     }
-    check_digest(&path, &bytes, descriptor.digest)?;
+    check_digest(path, &bytes, descriptor.digest)?;
     Ok(bytes)
 }
 
@@ -115,11 +130,11 @@ fn blob_path(descriptor: &Descriptor) -> ImagePath {
     ImagePath::new(format!("blobs/sha256/{}", descriptor.digest.hex()))
 }
 
-fn no_platform(index: &ImageIndex, options: &LoadOptions) -> TransferError {
+pub(super) fn no_platform(index: &ImageIndex, options: &LoadOptions) -> TransferError {
     TransferError::NoPlatform { wanted: options.platform.clone(), offered: index.platforms() }
 }
 
-fn document(path: &ImagePath) -> impl Fn(DocumentError) -> TransferError {
+pub(super) fn document(path: &ImagePath) -> impl Fn(DocumentError) -> TransferError {
     let name = shown(path);
     move |source| TransferError::Document { name: name.clone(), source }
 }

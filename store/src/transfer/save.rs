@@ -1,40 +1,64 @@
 //! Save: images as an archive or a folder that docker, podman, skopeo and umoci read.
 //!
 //! ```text
-//! docker-archive            oci-archive, oci-dir
-//! ├── manifest.json         ├── oci-layout
-//! ├── repositories          ├── index.json           names, as annotations
-//! ├── <config hex>.json     └── blobs/sha256/<hex>   manifests, configs, packed layers
+//! docker-archive            oci-archive, oci-dir               dir
+//! ├── manifest.json         ├── oci-layout                     ├── version
+//! ├── repositories          ├── index.json    names            ├── manifest.json
+//! ├── <config hex>.json     └── blobs/sha256/<hex>             └── <hex>   config, layers
 //! └── <diff hex>.tar
 //! ```
 //!
 //! An image that came with a manifest leaves with it, byte for byte, as long as its packed layers
 //! are here or can be made again; so its digest stays. Layers that were never packed are packed
-//! once and remembered. A layer that several images share is written once. The same images give
-//! the same bytes.
+//! once and remembered, and so is the manifest that is made for them. A layer that several images
+//! share is written once. The same images give the same bytes.
 //!
 //! May touch: the store through its methods, the stream or folder given. Knows nothing of terminals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use super::TransferError;
+use super::packed::{Content, PackedImage};
 use super::sink::{Folder, Sink, Tar};
-use crate::digest::{BlobId, DiffId, Digest, ImageId};
+use crate::archive::compress::Packing;
+use crate::digest::{DiffId, Digest, ImageId};
 use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
 use crate::oci::index::{ImageIndex, LayoutMark};
 use crate::oci::json;
-use crate::oci::manifest::Manifest;
-use crate::oci::media_type;
 use crate::{Image, Reference, Store};
+
+/// The first line of a `dir:` folder, of the one version that is written today.
+const DIR_VERSION: &str = "Directory Transport Version: 1.1\n";
 
 /// How images are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Docker,
     Oci,
+    /// One image, as skopeo's `dir:`.
+    Dir,
+}
+
+/// Which layers are packed anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repack {
+    /// None that is packed: layers leave as they came. In a docker-archive all are plain.
+    #[default]
+    Keep,
+    /// Those that came in another form.
+    Others(Packing),
+    /// All.
+    All(Packing),
+}
+
+/// How images go out.
+#[derive(Clone, Copy, Debug)]
+pub struct SaveOptions {
+    pub format: Format,
+    pub repack: Repack,
 }
 
 /// Where images go.
@@ -42,6 +66,8 @@ pub enum Target<'t> {
     Archive(&'t mut dyn Write),
     /// A folder that is there and empty.
     Folder(&'t Path),
+    /// An OCI layout that is there and stays as it is but for what is added.
+    Layout(&'t Path),
 }
 
 /// An image that goes out, under the names that were asked for.
@@ -51,11 +77,25 @@ pub struct Saved {
     pub names: Vec<Reference>,
 }
 
+/// An image that goes out, whether the store records it or not.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub id: ImageId,
+    pub config: Vec<u8>,
+    /// Bottom to top.
+    pub layers: Vec<DiffId>,
+    pub manifest: Option<Vec<u8>>,
+    pub names: Vec<Reference>,
+    /// What an OCI index calls it instead of its names, verbatim.
+    pub tag: Option<String>,
+}
+
 impl std::fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Archive(_) => f.write_str("Archive"),
             Self::Folder(path) => f.debug_tuple("Folder").field(path).finish(),
+            Self::Layout(path) => f.debug_tuple("Layout").field(path).finish(),
         }
     }
 }
@@ -64,162 +104,179 @@ impl std::fmt::Debug for Target<'_> {
 pub fn save(
     store: &Store,
     images: &[Saved],
-    format: Format,
+    options: SaveOptions,
+    target: Target<'_>,
+) -> Result<(), TransferError> {
+    let outgoing = images.iter().map(|saved| outgoing(store, saved)).collect::<Result<Vec<_>, _>>()?;
+    write(store, &outgoing, options, target)
+}
+
+/// Reads what an image of the store is made of.
+pub(super) fn outgoing(store: &Store, saved: &Saved) -> Result<Outgoing, TransferError> {
+    let Saved { image, names } = saved;
+    let missing = || TransferError::Missing { name: image.id.to_string(), named_by: "store" };
+    let manifest = match image.manifest {
+        Some(id) if store.blobs().contains(id)? => Some(store.blobs().read(id)?),
+        _ => None,
+    };
+    Ok(Outgoing {
+        id: image.id,
+        config: store.images().config_bytes(image.id)?.ok_or_else(missing)?,
+        layers: image.layers.clone(),
+        manifest,
+        names: names.clone(),
+        tag: None,
+    })
+}
+
+pub(super) fn write(
+    store: &Store,
+    images: &[Outgoing],
+    options: SaveOptions,
     target: Target<'_>,
 ) -> Result<(), TransferError> {
     let sink: &mut dyn Sink = match target {
         Target::Archive(output) => &mut Tar { output },
-        Target::Folder(path) => &mut Folder { path: path.to_owned() },
+        Target::Folder(path) => &mut Folder::new(path),
+        Target::Layout(path) => &mut Folder::growing(path),
     };
-    match format {
-        Format::Docker => save_docker(store, images, sink)?,
-        Format::Oci => save_oci(store, images, sink)?,
+    match options.format {
+        Format::Docker => save_docker(store, images, options.repack, sink)?,
+        Format::Oci => save_oci(store, images, options.repack, sink)?,
+        Format::Dir => save_dir(store, images, options.repack, sink)?,
     }
     sink.finish()
 }
 
-fn save_docker(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), TransferError> {
+fn save_docker(
+    store: &Store,
+    images: &[Outgoing],
+    repack: Repack,
+    sink: &mut dyn Sink,
+) -> Result<(), TransferError> {
+    let mut files: BTreeMap<String, Content> = BTreeMap::new();
     let mut listed = Vec::new();
     let mut repositories = Repositories::new();
-    for Saved { image, names } in images {
-        let layers: Vec<String> = image.layers.iter().map(|layer| format!("{}.tar", layer.0.hex())).collect();
-        for name in names {
+    for image in images {
+        let mut layers = Vec::new();
+        for layer in &image.layers {
+            let (name, content) = docker_layer(store, *layer, repack)?;
+            files.insert(name.clone(), content);
+            layers.push(name);
+        }
+        for name in &image.names {
             let tags = repositories.entry(name.familiar_repository()).or_default();
             let uppermost = image.layers.last().map_or(image.id.0, |layer| layer.0);
             tags.insert(name.tag.clone().unwrap_or_default(), uppermost.hex());
         }
         let config = format!("{}.json", image.id.0.hex());
-        listed.push(ArchivedImage {
-            config,
-            repo_tags: names.iter().map(Reference::to_string).collect(),
-            layers,
-        });
+        let repo_tags = image.names.iter().map(Reference::to_string).collect();
+        listed.push(ArchivedImage { config, repo_tags, layers });
     }
     put_bytes(sink, "manifest.json", &json::write(&listed))?;
     if !repositories.is_empty() {
         put_bytes(sink, "repositories", &json::write(&repositories))?;
     }
-    for id in images.iter().map(|saved| saved.image.id).collect::<BTreeSet<_>>() {
-        put_bytes(sink, &format!("{}.json", id.0.hex()), &config(store, id)?)?;
+    let configs: BTreeMap<ImageId, &[u8]> =
+        images.iter().map(|image| (image.id, &image.config[..])).collect();
+    for (id, config) in configs {
+        put_bytes(sink, &format!("{}.json", id.0.hex()), config)?;
     }
-    for layer in images.iter().flat_map(|saved| &saved.image.layers).collect::<BTreeSet<_>>() {
-        put_tar(store, *layer, &format!("{}.tar", layer.0.hex()), sink)?;
-    }
-    Ok(())
+    files.into_iter().try_for_each(|(name, content)| put(store, &name, content, sink))
 }
 
-/// What a file below `blobs/` is made of.
-enum Content {
-    Bytes(Vec<u8>),
-    Blob(u64),
-    Tar,
+/// A layer's name and bytes in a docker-archive: plain, as docker writes it, unless asked otherwise.
+fn docker_layer(store: &Store, layer: DiffId, repack: Repack) -> Result<(String, Content), TransferError> {
+    if repack == Repack::Keep {
+        return Ok((format!("{}.tar", layer.0.hex()), Content::Tar(layer)));
+    }
+    let (descriptor, content) = super::packed::layer(store, layer, repack)?;
+    let end = if descriptor.digest == layer.0 {
+        ""
+    } else if descriptor.media_type.ends_with("zstd") {
+        ".zst"
+    } else {
+        ".gz"
+    };
+    Ok((format!("{}.tar{end}", descriptor.digest.hex()), content))
 }
 
-fn save_oci(store: &Store, images: &[Saved], sink: &mut dyn Sink) -> Result<(), TransferError> {
+fn save_oci(
+    store: &Store,
+    images: &[Outgoing],
+    repack: Repack,
+    sink: &mut dyn Sink,
+) -> Result<(), TransferError> {
     let mut files: BTreeMap<Digest, Content> = BTreeMap::new();
     let mut entries = Vec::new();
-    for Saved { image, names } in images {
-        let (bytes, manifest) = manifest(store, image)?;
-        let named = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
-        let entry = Descriptor::of(named, &bytes);
-        for (layer, diff_id) in manifest.layers.iter().zip(&image.layers) {
-            let content =
-                if layer.digest == diff_id.0 { Content::Tar } else { Content::Blob(layer.size_bytes) };
-            files.insert(layer.digest, content);
-        }
-        files.insert(manifest.config.digest, Content::Bytes(config(store, image.id)?));
-        files.insert(entry.digest, Content::Bytes(bytes));
-        entries.extend(named_entries(&entry, names));
+    for image in images {
+        let packed = PackedImage::make(store, image, repack)?;
+        entries.extend(named_entries(&packed.descriptor(), image));
+        files.insert(packed.descriptor().digest, Content::Bytes(packed.bytes));
+        files.insert(packed.manifest.config.digest, Content::Bytes(image.config.clone()));
+        files.extend(packed.layers);
     }
     put_bytes(sink, "oci-layout", &LayoutMark::write())?;
     put_bytes(sink, "index.json", &ImageIndex::new(entries).write())?;
     for (digest, content) in files {
-        let name = format!("blobs/sha256/{}", digest.hex());
-        match content {
-            Content::Bytes(bytes) => put_bytes(sink, &name, &bytes)?,
-            Content::Tar => put_tar(store, DiffId(digest), &name, sink)?,
-            // The store checks a blob while it is read.
-            Content::Blob(size_bytes) => {
-                sink.put(&name, size_bytes, &mut *store.blobs().open(BlobId(digest))?)?;
-            }
-        }
+        put(store, &format!("blobs/sha256/{}", digest.hex()), content, sink)?;
+    }
+    Ok(())
+}
+
+fn save_dir(
+    store: &Store,
+    images: &[Outgoing],
+    repack: Repack,
+    sink: &mut dyn Sink,
+) -> Result<(), TransferError> {
+    let [image] = images else {
+        return Err(TransferError::OneImage { count: images.len() });
+    };
+    let packed = PackedImage::make(store, image, repack)?;
+    put_bytes(sink, "version", DIR_VERSION.as_bytes())?;
+    put_bytes(sink, "manifest.json", &packed.bytes)?;
+    put_bytes(sink, &packed.manifest.config.digest.hex(), &image.config)?;
+    for (digest, content) in packed.layers {
+        put(store, &digest.hex(), content, sink)?;
     }
     Ok(())
 }
 
 /// One entry of the index for each name; one without names for an image that has none.
-fn named_entries(entry: &Descriptor, names: &[Reference]) -> Vec<Descriptor> {
-    let entry_of = |name: &Reference| {
+fn named_entries(entry: &Descriptor, image: &Outgoing) -> Vec<Descriptor> {
+    let entry_of = |names: &[(&str, String)]| {
         let mut entry = entry.clone();
-        // Both hold the whole name: a bare tag in the first would lose the repository.
-        entry.annotations.insert(REF_NAME.to_owned(), name.full());
-        entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.full());
+        entry.annotations.extend(names.iter().map(|(key, name)| ((*key).to_owned(), name.clone())));
         entry
     };
-    if names.is_empty() { vec![entry.clone()] } else { names.iter().map(entry_of).collect() }
-}
-
-/// The manifest that an image came with, else one in OCI form with packed layers.
-fn manifest(store: &Store, image: &Image) -> Result<(Vec<u8>, Manifest), TransferError> {
-    if let Some(id) = image.manifest
-        && store.blobs().contains(id)?
-    {
-        let bytes = store.blobs().read(id)?;
-        let document = |source| TransferError::Document { name: id.to_string(), source };
-        let manifest = Manifest::read(&bytes).map_err(document)?;
-        if is_whole(store, image, &manifest)? {
-            return Ok((bytes, manifest));
-        }
+    if let Some(tag) = &image.tag {
+        return vec![entry_of(&[(REF_NAME, tag.clone())])];
     }
-    let config = Descriptor::of(media_type::CONFIG, &config(store, image.id)?);
-    let mut layers = Vec::new();
-    for layer in &image.layers {
-        layers.push(packed(store, *layer)?);
+    if image.names.is_empty() {
+        return vec![entry.clone()];
     }
-    let manifest = Manifest::new(config, layers);
-    Ok((manifest.write(), manifest))
-}
-
-/// A layer in its packed form; one that was kept in a form which OCI has no name for goes out plain.
-fn packed(store: &Store, layer: DiffId) -> Result<Descriptor, TransferError> {
-    let packed = store.layers().packed(layer)?;
-    let (media_type, digest, size_bytes) = match media_type::layer(packed.compression) {
-        Some(media_type) => (media_type, packed.blob.0, packed.size_bytes),
-        None => (media_type::LAYER, layer.0, tar_size_bytes(store, layer)?),
-    };
-    let media_type = media_type.to_owned();
-    Ok(Descriptor { media_type, digest, size_bytes, annotations: BTreeMap::new(), platform: None })
-}
-
-/// Whether all that a manifest names is here.
-fn is_whole(store: &Store, image: &Image, manifest: &Manifest) -> Result<bool, TransferError> {
-    if manifest.layers.len() != image.layers.len() || manifest.config.digest != image.id.0 {
-        return Ok(false);
-    }
-    for (layer, diff_id) in manifest.layers.iter().zip(&image.layers) {
-        if layer.digest != diff_id.0 && !store.blobs().contains(layer.blob())? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn config(store: &Store, image: ImageId) -> Result<Vec<u8>, TransferError> {
-    let missing = || TransferError::Missing { name: image.to_string(), named_by: "store" };
-    store.images().config_bytes(image)?.ok_or_else(missing)
+    // Both hold the whole name: a bare tag in the first would lose the repository.
+    let both = |name: &Reference| entry_of(&[(REF_NAME, name.full()), (CONTAINERD_NAME, name.full())]);
+    image.names.iter().map(both).collect()
 }
 
 fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), TransferError> {
     sink.put(name, bytes.len() as u64, &mut &bytes[..])
 }
 
-/// Puts a layer's uncompressed tar; the store checks it while it is read.
-fn put_tar(store: &Store, layer: DiffId, name: &str, sink: &mut dyn Sink) -> Result<(), TransferError> {
-    let size_bytes = tar_size_bytes(store, layer)?;
-    sink.put(name, size_bytes, &mut *store.layers().tar(layer)?)
-}
-
-fn tar_size_bytes(store: &Store, layer: DiffId) -> Result<u64, TransferError> {
-    let missing = || TransferError::Missing { name: layer.to_string(), named_by: "image" };
-    Ok(store.layers().find(layer)?.ok_or_else(missing)?.tar_size_bytes)
+/// Puts a file; the store checks its own while they are read.
+fn put(store: &Store, name: &str, content: Content, sink: &mut dyn Sink) -> Result<(), TransferError> {
+    match content {
+        Content::Bytes(bytes) => put_bytes(sink, name, &bytes),
+        Content::Tar(layer) => {
+            let size_bytes = super::packed::tar_size_bytes(store, layer)?;
+            sink.put(name, size_bytes, &mut *store.layers().tar(layer)?)
+        }
+        Content::Blob(id, size_bytes) => sink.put(name, size_bytes, &mut *store.blobs().open(id)?),
+        Content::Unpublished(blob) => {
+            let write = |source| TransferError::Write { what: name.to_owned(), source };
+            sink.put(name, blob.size_bytes, &mut *blob.open().map_err(write)?)
+        }
+    }
 }

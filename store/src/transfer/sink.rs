@@ -3,13 +3,21 @@
 //! The tar holds nothing of the moment it was written in: times are 0, owners are 0, and the caller
 //! puts files in an order that depends on their names alone.
 //!
+//! An OCI layout that grows is whole at each moment: blobs come in by rename, those that are there
+//! stay, and the index, which names them, is replaced last. Its other entries are kept as they are.
+//!
 //! May touch: the stream or folder given. Knows nothing of images.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::TransferError;
+use crate::oci::descriptor::REF_NAME;
+use crate::oci::index::ImageIndex;
+use crate::oci::json;
 
 const COPY_BYTES: usize = 1 << 20;
 
@@ -25,9 +33,44 @@ pub(super) struct Tar<W> {
     pub output: W,
 }
 
-/// A folder that is there and empty.
+/// A folder.
 pub(super) struct Folder {
-    pub path: PathBuf,
+    path: PathBuf,
+    /// It is an OCI layout already.
+    grows: bool,
+    /// Of a layout that grows; written last.
+    index: Option<Vec<u8>>,
+}
+
+impl Folder {
+    /// One that is there and empty.
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), grows: false, index: None }
+    }
+
+    /// An OCI layout, which stays.
+    pub(super) fn growing(path: &Path) -> Self {
+        Self { grows: true, ..Self::new(path) }
+    }
+
+    fn write(&self, name: &str, size_bytes: u64, content: &mut dyn Read) -> Result<(), TransferError> {
+        let path = self.path.join(name);
+        let io = |source| TransferError::Io { doing: "write", path: path.clone(), source };
+        std::fs::create_dir_all(path.parent().expect("it is below the folder")).map_err(io)?;
+        if !self.grows {
+            let mut file = File::create_new(&path).map_err(io)?;
+            return copy(name, size_bytes, content, &mut file);
+        }
+        let half = self.path.join(format!(".rbuild-{}", std::process::id()));
+        let mut file = File::create(&half).map_err(io)?;
+        let written = copy(name, size_bytes, content, &mut file)
+            .and_then(|()| file.sync_all().and_then(|()| std::fs::rename(&half, &path)).map_err(io));
+        if written.is_err() {
+            // Best effort: the error says what went wrong.
+            drop(std::fs::remove_file(&half));
+        }
+        written
+    }
 }
 
 impl<W: Write> Sink for Tar<W> {
@@ -56,16 +99,52 @@ impl<W: Write> Sink for Tar<W> {
 
 impl Sink for Folder {
     fn put(&mut self, name: &str, size_bytes: u64, content: &mut dyn Read) -> Result<(), TransferError> {
-        let path = self.path.join(name);
-        let io = |source| TransferError::Io { doing: "write", path: path.clone(), source };
-        std::fs::create_dir_all(path.parent().expect("it is below the folder")).map_err(io)?;
-        let mut file = File::create_new(&path).map_err(io)?;
-        copy(name, size_bytes, content, &mut file)
+        if self.grows && name == "index.json" {
+            let mut ours = Vec::new();
+            content.read_to_end(&mut ours).map_err(failed(name))?;
+            self.index = Some(merged(&self.path.join(name), &ours)?);
+            return Ok(());
+        }
+        let is_there = |path: PathBuf| path.metadata().is_ok_and(|found| found.len() == size_bytes);
+        if self.grows && is_there(self.path.join(name)) {
+            return Ok(());
+        }
+        self.write(name, size_bytes, content)
     }
 
     fn finish(&mut self) -> Result<(), TransferError> {
-        Ok(())
+        if let Some(index) = self.index.take() {
+            self.write("index.json", index.len() as u64, &mut &index[..])?;
+        }
+        let io = |source| TransferError::Io { doing: "sync", path: self.path.clone(), source };
+        // All files at once.
+        rustix::fs::syncfs(File::open(&self.path).map_err(io)?).map_err(|errno| io(errno.into()))
     }
+}
+
+/// The entries of the index at `path` that `ours` does not name anew, then those of `ours`.
+fn merged(path: &Path, ours: &[u8]) -> Result<Vec<u8>, TransferError> {
+    let bytes = std::fs::read(path).map_err(|source| TransferError::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let document = |source| TransferError::Document { name: path.display().to_string(), source };
+    // What is no index is not added to; what it says beyond what we know stays in it.
+    ImageIndex::read(&bytes).map_err(document)?;
+    let mut whole: Value = json::read("image index", &bytes).map_err(document)?;
+    let ours: Value = json::read("image index", ours).map_err(document)?;
+    let entries = |index: &Value| index["manifests"].as_array().cloned().unwrap_or_default();
+    let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+    let ours = entries(&ours);
+    let replaced = |entry: &Value| match name(entry) {
+        Some(known) => ours.iter().any(|new| name(new).as_ref() == Some(&known)),
+        None => ours.iter().any(|new| name(new).is_none() && new["digest"] == entry["digest"]),
+    };
+    let mut all: Vec<Value> = entries(&whole).into_iter().filter(|entry| !replaced(entry)).collect();
+    all.extend(ours.iter().cloned());
+    whole["manifests"] = Value::Array(all);
+    Ok(json::write(&whole))
 }
 
 /// Copies exactly as many bytes as were announced.
