@@ -24,9 +24,11 @@ fn what_save_wrote_comes_back_from_file_pipe_and_redirection() {
         return;
     }
     let rbuild = Rbuild::with_busybox();
-    for format in ["docker-archive", "oci-archive"] {
-        let archive = rbuild.path(format);
-        rbuild.run(&["save", "--format", format, "-o", &archive, "busybox"]).expect_ok();
+    let forms = [("docker-archive", "none"), ("docker-archive", "gzip"), ("docker-archive", "zstd")];
+    for (format, compression) in [("oci-archive", "gzip"), ("oci-archive", "zstd")].into_iter().chain(forms) {
+        let archive = rbuild.path(&format!("{format}.{compression}"));
+        let words = ["save", "--format", format, "--compression", compression];
+        rbuild.run(&[&words[..], &["-o", &archive, "busybox"]].concat()).expect_ok();
         let bytes = fs::read(&archive).unwrap();
         let ways: [Way; 3] = [
             |rbuild, path, _| rbuild.run(&["load", "-i", path]),
@@ -66,8 +68,13 @@ fn an_image_without_a_name_is_told_by_its_id_and_a_name_that_moves_is_noted() {
     rbuild
         .run(&["load", "-i", &archive])
         .expect_ok()
-        .expect_stderr(&format!("busybox:latest pointed at {second}"));
-    rbuild.run(&["load", "-i", &archive]).expect_ok().expect_stderr_without("pointed at");
+        .expect_stderr(&format!("moved busybox:latest from {second}, which has no name now"));
+    rbuild.run(&["load", "-i", &archive]).expect_ok().expect_stderr_without("moved");
+    // Said to whoever asks for quiet too, and of an image that keeps another name.
+    rbuild.run(&["tag", &first, "kept"]).expect_ok().expect_stderr_without("moved");
+    rbuild.run(&["tag", &second, "busybox"]).expect_ok().expect_stderr("moved busybox:latest");
+    let loaded = rbuild.run(&["load", "-q", "-i", &archive]).expect_ok();
+    loaded.expect_stderr(&format!("moved busybox:latest from {second}"));
     rbuild.run(&["inspect", &second]).expect_ok();
 }
 
@@ -110,7 +117,32 @@ fn archives_of_podman_and_skopeo_come_in() {
         let expected = if name.starts_with("podman") { "localhost/busybox:latest" } else { "app:1" };
         assert_eq!(image, expected, "{name}");
     }
-    Rbuild::new().run(&["load", "-i", &place("podman.other")]).expect_error(&["manifest.json"]);
+    // No name stands in a `dir:`.
+    let other = Rbuild::new();
+    let loaded = other.run(&["load", "-i", &place("podman.other")]).expect_ok();
+    let image = loaded.stdout.trim().strip_prefix("Loaded image ID: ").unwrap().to_owned();
+    assert_eq!(diff_ids(&other, &image), diff_ids(&rbuild, "busybox"));
+    podman(&["tag", "busybox", "again:2"]);
+    podman(&["save", "-m", "-o", &place("podman.several"), "busybox", "again:2"]);
+    let several = Rbuild::new().run(&["load", "-i", &place("podman.several")]).expect_ok();
+    several.expect_stdout("Loaded image: localhost/busybox:latest\nLoaded image: localhost/again:2\n");
+    archives_of_umoci_come_in(&rbuild, &place("skopeo.oci"));
+}
+
+/// A layout that umoci changed: a layer of its own, a config with other history.
+fn archives_of_umoci_come_in(rbuild: &Rbuild, layout: &str) {
+    if !needs::tool("umoci") {
+        return;
+    }
+    let tag = host("umoci", &["ls", "--layout", layout]).expect_ok().last_line();
+    let bundle = rbuild.path("bundle");
+    host("umoci", &["unpack", "--image", &format!("{layout}:{tag}"), &bundle]).expect_ok();
+    fs::write(format!("{bundle}/rootfs/new"), "text").unwrap();
+    host("umoci", &["repack", "--image", &format!("{layout}:repacked"), &bundle]).expect_ok();
+    let other = Rbuild::new();
+    other.run(&["copy", &format!("oci:{layout}:repacked"), "repacked"]).expect_ok();
+    assert_eq!(other.saved("repacked").text("new"), "text");
+    assert_eq!(other.run(&["load", "-i", layout]).expect_ok().stdout.lines().count(), 2);
 }
 
 #[test]

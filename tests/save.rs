@@ -8,6 +8,14 @@ use std::path::Path;
 use shell::{Outcome, Rbuild, host, needs, run};
 
 const FORMATS: [&str; 2] = ["docker-archive", "oci-archive"];
+/// Ways to pack that two saves must agree in.
+const PACKINGS: [&[&str]; 5] = [
+    &[],
+    &["--compression", "gzip", "--compression-level", "9"],
+    &["--compression-format", "zstd"],
+    &["--compression", "none"],
+    &["--force-compression"],
+];
 
 fn with_two_layers() -> Option<Rbuild> {
     if !needs::busybox() {
@@ -78,6 +86,116 @@ fn skopeo_podman_and_umoci_take_every_form() {
     let bundle = rbuild.path("bundle");
     host("umoci", &["unpack", "--image", &format!("{folder}:{tag}"), &bundle]).expect_ok();
     assert_eq!(fs::read_to_string(Path::new(&bundle).join("rootfs/a")).unwrap(), "text");
+}
+
+/// The store's images come in one order or the other; what is saved must not tell.
+fn store_in_order(backwards: bool) -> Rbuild {
+    let rbuild = Rbuild::new();
+    let build = || {
+        let context =
+            rbuild.context("FROM scratch\nCOPY a /a\nCOPY b /b\nENV A=1\n", &[("a", "text"), ("b", "")]);
+        // Files' times are part of the image: the same in both stores.
+        let touch = ["-d", "@1700000000", "a", "b", "."].map(|word| match word {
+            "a" | "b" => context.join(word).to_str().unwrap().to_owned(),
+            "." => context.to_str().unwrap().to_owned(),
+            word => word.to_owned(),
+        });
+        host("touch", &touch.each_ref().map(String::as_str)).expect_ok();
+        let epoch = rbuild.command(&["build", "-t", "two", context.to_str().unwrap()]);
+        let mut epoch = epoch;
+        epoch.env("SOURCE_DATE_EPOCH", "1700000000");
+        run(epoch, b"").expect_ok();
+    };
+    if backwards {
+        build();
+    }
+    let tar = shell::base::busybox_base();
+    let mut import = rbuild.command(&["import", tar.to_str().unwrap(), "busybox"]);
+    import.env("SOURCE_DATE_EPOCH", "1700000000");
+    run(import, b"").expect_ok();
+    if !backwards {
+        build();
+    }
+    rbuild
+}
+
+#[test]
+fn two_stores_give_the_same_bytes_with_any_umask_time_zone_and_number_of_threads() {
+    if !needs::busybox() || !needs::tool("taskset") {
+        return;
+    }
+    let (one, other) = (store_in_order(false), store_in_order(true));
+    let id = |rbuild: &Rbuild| rbuild.run(&["inspect", "--format", "Id", "two"]).expect_ok().stdout;
+    assert_eq!(id(&one), id(&other), "the builds are the same image");
+    for format in ["docker-archive", "oci-archive", "oci-dir", "dir"] {
+        for (number, packing) in PACKINGS.iter().enumerate() {
+            let place = |rbuild: &Rbuild| rbuild.path(&format!("{format}-{number}"));
+            let words = ["save", "--format", format, "-o"];
+            one.run(&[&words[..], &[&place(&one)], packing, &["two"]].concat()).expect_ok();
+            let mut shell = std::process::Command::new("sh");
+            shell.args([
+                "-c",
+                "umask 077; cd /; exec taskset -c 0 \"$@\"",
+                "sh",
+                env!("CARGO_BIN_EXE_rbuild"),
+            ]);
+            shell.arg("--root").arg(other.root()).args(words).arg(place(&other)).args(*packing).arg("two");
+            shell.envs([("TZ", "Asia/Kathmandu"), ("LC_ALL", "tr_TR.UTF-8"), ("HOME", "/nowhere")]);
+            run(shell, b"").expect_ok();
+            host("diff", &["-r", &place(&one), &place(&other)]).expect_ok();
+        }
+    }
+}
+
+#[test]
+fn skopeo_takes_every_packing() {
+    if !needs::tool("skopeo") {
+        return;
+    }
+    let Some(rbuild) = with_two_layers() else { return };
+    let transports = ["docker-archive", "oci-archive", "oci-dir", "dir"];
+    for (number, packing) in PACKINGS.iter().enumerate() {
+        for format in transports {
+            let place = rbuild.path(&format!("{format}-{number}"));
+            let words = ["save", "--format", format, "-o", &place];
+            rbuild.run(&[&words[..], packing, &["two"]].concat()).expect_ok();
+            let source = format!("{}:{place}", format.replace("oci-dir", "oci"));
+            // A copy reads every layer and checks every digest.
+            let copy = rbuild.path(&format!("copy-{format}-{number}"));
+            host("skopeo", &["--insecure-policy", "copy", &source, &format!("dir:{copy}")]).expect_ok();
+            if format != "docker-archive" {
+                let manifest = fs::read_to_string(Path::new(&copy).join("manifest.json")).unwrap();
+                let is_zstd = packing.contains(&"zstd");
+                assert_eq!(manifest.contains("tar+zstd"), is_zstd, "{format} {packing:?}: {manifest}");
+                assert_eq!(manifest.contains("layer.v1.tar\""), packing.contains(&"none"), "{manifest}");
+            }
+            let loaded = Rbuild::new();
+            loaded.run(&["load", "-i", &copy]).expect_ok();
+        }
+    }
+}
+
+#[test]
+fn flags_that_make_no_sense_are_told() {
+    let Some(rbuild) = with_two_layers() else { return };
+    let out = rbuild.path("out");
+    let save = |words: &[&str]| rbuild.run(&[&["save", "-o", &out], words].concat());
+    save(&["--compression", "xz", "two"]).expect_code(2);
+    save(&["--compression", "gzip", "--compression-level", "13", "two"]).expect_error(&["13", "1 to 12"]);
+    save(&["--compression", "zstd", "--compression-level", "-1", "two"]).expect_error(&["1 to 20"]);
+    save(&["--compression", "none", "--compression-level", "1", "two"]).expect_error(&["no level"]);
+    save(&["--format", "dir", "two", "busybox"]).expect_error(&["one image, not 2"]);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_link_to_a_file_stays_a_link() {
+    let Some(rbuild) = with_two_layers() else { return };
+    fs::write(rbuild.path("file"), "before").unwrap();
+    std::os::unix::fs::symlink("file", rbuild.path("link")).unwrap();
+    rbuild.run(&["save", "-o", &rbuild.path("link"), "two"]).expect_ok();
+    assert!(fs::symlink_metadata(rbuild.path("link")).unwrap().is_symlink());
+    rbuild.run(&["load", "-i", &rbuild.path("file")]).expect_ok();
 }
 
 #[test]

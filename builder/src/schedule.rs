@@ -23,6 +23,8 @@ use crate::{BuildError, Input, Options, containerfile, lint};
 pub struct Built {
     pub image: ImageId,
     pub layers: Vec<DiffId>,
+    /// What each name of the build pointed at before, in their order.
+    pub names_before: Vec<Option<ImageId>>,
 }
 
 /// Builds `input` and records the image under its names. Nothing is named when anything fails.
@@ -150,11 +152,10 @@ fn finish(store: &Store, input: &Input, options: &Options, draft: &Draft) -> Res
     {
         store.cache().set_context_memory(&context.path, &memory)?;
     }
-    for name in &options.names {
-        store.images().set_name(name, image)?;
-    }
+    let set = |name| store.images().set_name(name, image);
+    let names_before = options.names.iter().map(set).collect::<Result<_, _>>()?;
     if options.names.is_empty() {
         store.make_durable()?;
     }
-    Ok(Built { image, layers: draft.layers })
+    Ok(Built { image, layers: draft.layers, names_before })
 }

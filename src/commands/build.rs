@@ -16,7 +16,7 @@ use store::{Reference, Store};
 
 use crate::args::Global;
 use crate::commands::build_output::Destination;
-use crate::commands::{Failure, open_store};
+use crate::commands::{Failure, load, open_store};
 use crate::output::{Output, Style};
 use crate::values;
 
@@ -148,6 +148,9 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
         Ok(built) => built,
         Err(error) => return fail(error, out),
     };
+    if !matches!(style, Style::Quiet) {
+        load::note_moves(&store, &options.names, &built.names_before, built.image, out)?;
+    }
     for output in &outputs {
         output.write(&store, &built, &options.names, out)?;
     }

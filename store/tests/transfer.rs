@@ -10,7 +10,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use store::oci::platform::Platform;
 use store::transfer::{
-    Format, LoadOptions, Loaded, Repack, SaveOptions, Saved, Source, Target, TransferError, load, save,
+    Compression, Copied, Format, LoadOptions, Loaded, Packing, Repack, SaveOptions, Saved, Source, Target,
+    TransferError, copy, load, save,
 };
 use store::{Digest, Store};
 
@@ -54,18 +55,24 @@ impl Home {
     }
 
     fn save(&self, names: &[&str], format: Format) -> Vec<u8> {
-        let saved: Vec<Saved> = names
+        self.save_as(names, SaveOptions { format, repack: Repack::Keep })
+    }
+
+    fn save_as(&self, names: &[&str], options: SaveOptions) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        save(&self.store, &self.saved(names), options, Target::Archive(&mut bytes)).unwrap();
+        bytes
+    }
+
+    fn saved(&self, names: &[&str]) -> Vec<Saved> {
+        names
             .iter()
             .map(|name| {
                 let image = self.store.images().find(name).unwrap().unwrap();
                 let names = image.names.iter().filter(|known| known.to_string() == **name).cloned().collect();
                 Saved { image, names }
             })
-            .collect();
-        let mut bytes = Vec::new();
-        let options = SaveOptions { format, repack: Repack::Keep };
-        save(&self.store, &saved, options, Target::Archive(&mut bytes)).unwrap();
-        bytes
+            .collect()
     }
 }
 
@@ -267,6 +274,363 @@ fn an_oci_image_goes_out_with_the_digest_it_came_with() {
         assert_eq!(other.store.blobs().read(image.manifest.unwrap()).unwrap(), manifest);
         assert_eq!(other.save(&["quay.io/me/app:2"], Format::Oci), saved);
     }
+}
+
+const FORMATS: [Format; 3] = [Format::Docker, Format::Oci, Format::Dir];
+
+/// Every way to pack, by which layers of the samples leave.
+fn repacks() -> Vec<Repack> {
+    let packing = |form, level| Packing::new(form, level).unwrap();
+    vec![
+        Repack::Keep,
+        Repack::Others(Packing::GZIP),
+        Repack::Others(Packing::ZSTD),
+        Repack::Others(Packing::NONE),
+        Repack::All(packing(Compression::Gzip, Some(9))),
+        Repack::All(packing(Compression::Zstd, Some(1))),
+        Repack::All(Packing::NONE),
+    ]
+}
+
+/// An image that came with a manifest, layers packed in three forms, and one that came without.
+fn samples() -> [(&'static str, Vec<u8>); 2] {
+    let (one, two) = (layer("one", 1_300_000), layer("two", 10));
+    let packed =
+        [(&one[..], gzip(&one)), (&two[..], zstd::encode_all(&two[..], 3).unwrap()), (&two[..], two.clone())];
+    let with = oci(Some("quay.io/me/with:1"), &packed, "").0;
+    let without = docker(&json!(["without:1"]), &[&one, &two, &layer("three", 100)], "");
+    [("quay.io/me/with:1", tar_of(&with, &[])), ("without:1", tar_of(&without, &[]))]
+}
+
+/// The files of an archive, by name.
+fn files_of(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        assert!(files.insert(name, bytes).is_none(), "each file is written once");
+    }
+    files
+}
+
+#[test]
+fn what_save_wrote_comes_back_the_same_in_each_format_and_packing() {
+    for (name, archive) in samples() {
+        let home = Home::new();
+        let id = home.load(in_file(&archive)).unwrap()[0].image;
+        for format in FORMATS {
+            for repack in repacks() {
+                let what = format!("{name} {format:?} {repack:?}");
+                let options = SaveOptions { format, repack };
+                let saved = home.save_as(&[name], options);
+                let other = Home::new();
+                let files: Files = files_of(&saved).into_iter().collect();
+                for source in every_way(&files, &[]) {
+                    let loaded = other.load(source).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                    assert_eq!(loaded[0].image, id, "{what}");
+                    let expected: &[&str] = if format == Format::Dir { &[] } else { &[name] };
+                    assert_eq!(names(&loaded), expected, "{what}");
+                }
+                // What came in leaves as it came: manifest and blobs are the same bytes.
+                if format != Format::Docker {
+                    let image = other.store.images().get(id).unwrap().unwrap();
+                    let manifest = other.store.blobs().read(image.manifest.unwrap()).unwrap();
+                    assert!(files.iter().any(|(_, bytes)| *bytes == manifest), "{what}");
+                    let again =
+                        other.save_as(&[&id.to_string()], SaveOptions { format, repack: Repack::Keep });
+                    let blobs = |files: BTreeMap<String, Vec<u8>>| -> BTreeMap<String, Vec<u8>> {
+                        files.into_iter().filter(|(name, _)| name != "index.json").collect()
+                    };
+                    assert!(blobs(files_of(&again)) == blobs(files.into_iter().collect()), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_depends_on_the_image_alone_not_on_what_came_in_when() {
+    let samples = samples();
+    let [forwards, backwards] = [false, true].map(|backwards| {
+        let home = Home::new();
+        let mut order: Vec<_> = samples.iter().collect();
+        if backwards {
+            order.reverse();
+        }
+        for (_, archive) in &order {
+            home.load(in_stream(archive)).unwrap();
+        }
+        home
+    });
+    for format in FORMATS {
+        for repack in repacks() {
+            let options = SaveOptions { format, repack };
+            for (name, _) in &samples {
+                let first = forwards.save_as(&[name], options);
+                assert!(first == forwards.save_as(&[name], options), "{name} {options:?}: a second save");
+                assert!(first == backwards.save_as(&[name], options), "{name} {options:?}: another store");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_load_does_not_change_what_was_saved() {
+    let plain = layer("one", 1000);
+    let home = Home::new();
+    home.load(in_file(&tar_of(&docker(&json!(["app:1"]), &[&plain], ""), &[]))).unwrap();
+    let first = home.save(&["app:1"], Format::Oci);
+    // The same layer in a smaller form than ours.
+    let mut small = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    small.write_all(&plain).unwrap();
+    let other = oci(Some("other:1"), &[(&plain[..], small.finish().unwrap())], "other").0;
+    home.load(in_file(&tar_of(&other, &[]))).unwrap();
+    assert!(home.save(&["app:1"], Format::Oci) == first);
+    let digest = home.store.images().find("app:1").unwrap().unwrap().manifest.unwrap();
+    assert!(files_of(&first).contains_key(&format!("blobs/sha256/{}", digest.0.hex())));
+}
+
+#[test]
+fn layers_are_packed_as_asked_and_called_what_they_are() {
+    let [(name, archive), _] = samples();
+    let home = Home::new();
+    home.load(in_file(&archive)).unwrap();
+    let manifest = |repack| -> Value {
+        let options = SaveOptions { format: Format::Dir, repack };
+        serde_json::from_slice(&files_of(&home.save_as(&[name], options))["manifest.json"]).unwrap()
+    };
+    let types = |manifest: &Value| -> Vec<String> {
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| layer["mediaType"].as_str().unwrap().rsplit('.').next().unwrap().to_owned())
+            .collect()
+    };
+    let kept = manifest(Repack::Keep);
+    let gzip = manifest(Repack::Others(Packing::GZIP));
+    assert_eq!(types(&gzip), ["tar+gzip"; 3]);
+    assert_eq!(gzip["layers"][0]["digest"], kept["layers"][0]["digest"], "what is gzip stays as it came");
+    let anew = manifest(Repack::All(Packing::GZIP));
+    assert_ne!(anew["layers"][0]["digest"], kept["layers"][0]["digest"]);
+    let zstd = manifest(Repack::Others(Packing::ZSTD));
+    assert_eq!(types(&zstd), ["tar+zstd"; 3]);
+    assert_eq!(zstd["layers"][1]["digest"], kept["layers"][1]["digest"]);
+    assert_eq!(types(&manifest(Repack::Others(Packing::NONE))), ["tar"; 3]);
+    // What was packed for once is not kept, and does not change how the image leaves by default.
+    assert_eq!(manifest(Repack::Keep), kept);
+    let docker =
+        home.save_as(&[name], SaveOptions { format: Format::Docker, repack: Repack::Others(Packing::ZSTD) });
+    let packed = files_of(&docker).into_iter().filter(|(name, _)| name.ends_with(".tar.zst"));
+    assert_eq!(packed.count(), 2, "of three layers two are the same");
+}
+
+/// A `dir:` of one image, as skopeo writes it.
+fn dir(manifest: &[u8], oci: &[(String, Vec<u8>)]) -> Files {
+    let mut files = vec![
+        ("version".to_owned(), b"Directory Transport Version: 1.1\n".to_vec()),
+        ("manifest.json".to_owned(), manifest.to_vec()),
+    ];
+    let blobs = oci
+        .iter()
+        .filter_map(|(name, bytes)| Some((name.strip_prefix("blobs/sha256/")?.to_owned(), bytes.clone())));
+    files.extend(blobs.filter(|(_, bytes)| bytes != manifest));
+    files
+}
+
+#[test]
+fn a_dir_comes_in_with_an_index_in_it_too() {
+    let plain = layer("one", 1000);
+    let (layout, manifest) = oci(None, &[(&plain, gzip(&plain))], "");
+    let mut files = dir(&manifest, &layout);
+    let mut every = every_way(&files, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    every.push(in_folder(&files, folder.path()));
+    for source in every {
+        let home = Home::new();
+        let loaded = home.load(source).unwrap();
+        assert_eq!((loaded.len(), names(&loaded).len()), (1, 0));
+        let image = home.store.images().get(loaded[0].image).unwrap().unwrap();
+        assert_eq!(image.manifest.unwrap().0.hex(), hex(&manifest));
+    }
+    let mut entry = descriptor(MANIFEST, &manifest);
+    entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    files[1].1 = serde_json::to_vec(&index).unwrap();
+    files.push((format!("{}.manifest.json", hex(&manifest)), manifest.clone()));
+    for source in every_way(&files, &[]) {
+        assert_eq!(Home::new().load(source).unwrap()[0].image.0.hex(), hex(&config(&[&plain], "")));
+    }
+    // A blob that is not what its name says, and one that is not there.
+    let name = hex(&gzip(&plain));
+    let without: Files = files.iter().filter(|(known, _)| *known != name).cloned().collect();
+    for wrong in [replaced(&files, &name, &gzip(&layer("two", 10))), without] {
+        for source in every_way(&wrong, &[]) {
+            let home = Home::new();
+            assert!(home.load(source).is_err());
+            assert_eq!(home.content(), BTreeSet::new());
+        }
+    }
+}
+
+#[test]
+fn a_docker_archive_of_go_containerregistry_comes_in() {
+    // Kaniko and crane: the config is called by its digest, layers are `<blob's hex>.tar.gz`.
+    let (one, two) = (layer("one", 1000), layer("two", 1000));
+    let config = config(&[&one, &two], "");
+    let name = format!("sha256:{}", hex(&config));
+    let packed = [gzip(&one), gzip(&two)];
+    let paths = packed.each_ref().map(|bytes| format!("{}.tar.gz", hex(bytes)));
+    let listed = json!([{"Config": name, "RepoTags": ["app:1"], "Layers": paths}]);
+    let mut files: Files = paths.iter().cloned().zip(packed.clone()).collect();
+    files.push((name.clone(), config.clone()));
+    files.push(("manifest.json".to_owned(), serde_json::to_vec(&listed).unwrap()));
+    for source in every_way(&files, &[]) {
+        assert_eq!(Home::new().load(source).unwrap()[0].image.0.hex(), hex(&config));
+    }
+    let lying = replaced(&files, &name, &config_of_another(&one, &two));
+    for source in every_way(&lying, &[]) {
+        assert!(matches!(Home::new().load(source), Err(TransferError::Damaged { .. })));
+    }
+}
+
+fn config_of_another(one: &[u8], two: &[u8]) -> Vec<u8> {
+    config(&[one, two], "another")
+}
+
+#[test]
+fn an_image_without_layers_and_layers_in_every_compression_come_in_and_leave() {
+    let none = docker(&json!(["none:1"]), &[], "");
+    let home = Home::new();
+    home.load(in_stream(&tar_of(&none, &[]))).unwrap();
+    for format in FORMATS {
+        let saved = home.save(&["none:1"], format);
+        assert_eq!(Home::new().load(in_stream(&saved)).unwrap().len(), 1, "{format:?}");
+    }
+    // xz and bzip2 have no name among layers: such a layer leaves as gzip.
+    let (one, two) = (layer("one", 3000), layer("two", 3000));
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+    xz.write_all(&one).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&two).unwrap();
+    let mut files = docker(&json!(["odd:1"]), &[&one, &two], "");
+    files = replaced(&files, &format!("{}/layer.tar", hex(&one)), &xz.finish().unwrap());
+    files = replaced(&files, &format!("{}/layer.tar", hex(&two)), &bzip2.finish().unwrap());
+    for source in every_way(&files, &[]) {
+        let home = Home::new();
+        let id = home.load(source).unwrap()[0].image;
+        for format in FORMATS {
+            let saved = home.save(&["odd:1"], format);
+            assert_eq!(Home::new().load(in_stream(&saved)).unwrap()[0].image, id, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_keeps_digests_and_leaves_nothing_in_the_store() {
+    let plain = layer("one", 100_000);
+    let (files, manifest) = oci(Some("app:1"), &[(&plain, gzip(&plain))], "");
+    let options = LoadOptions { platform: "linux/amd64".parse().unwrap(), only: None, names: None };
+    for format in FORMATS {
+        for source in every_way(&files, &[]) {
+            let home = Home::new();
+            let save = SaveOptions { format, repack: Repack::Keep };
+            let called = Copied { names: vec!["new:2".parse().unwrap()], tag: None };
+            let mut bytes = Vec::new();
+            copy(&home.store, source, &options, called, save, Target::Archive(&mut bytes)).unwrap();
+            assert_eq!(home.content(), BTreeSet::new(), "{format:?}");
+            let files = files_of(&bytes);
+            assert_eq!(files.values().any(|bytes| *bytes == manifest), format != Format::Docker);
+            let loaded = Home::new().load(in_stream(&bytes)).unwrap();
+            assert_eq!(loaded[0].image.0.hex(), hex(&config(&[&plain], "")));
+            assert_eq!(names(&loaded), if format == Format::Dir { vec![] } else { vec!["new:2"] });
+        }
+    }
+    // A layer that was there stays, also when the copy fails.
+    let home = Home::new();
+    home.load(in_file(&tar_of(&files, &[]))).unwrap();
+    let before = home.content();
+    let broken = replaced(&files, &files[2].0, &gzip(&layer("other", 10)));
+    for files in [files, broken] {
+        let save = SaveOptions { format: Format::Oci, repack: Repack::All(Packing::ZSTD) };
+        let mut bytes = Vec::new();
+        let target = Target::Archive(&mut bytes);
+        drop(copy(&home.store, in_file(&tar_of(&files, &[])), &options, Copied::default(), save, target));
+        assert_eq!(home.content(), before);
+    }
+}
+
+#[test]
+fn one_image_of_several_is_taken_by_name_and_may_be_called_otherwise() {
+    let (one, two) = (layer("one", 10), layer("two", 10));
+    let (first, first_manifest) = oci(Some("1.0"), &[(&one, gzip(&one))], "");
+    let (second, second_manifest) = oci(Some("b:2"), &[(&two, gzip(&two))], "");
+    let entry = |bytes: &[u8], name: &str| {
+        let mut entry = descriptor(MANIFEST, bytes);
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        entry
+    };
+    let entries = json!([entry(&first_manifest, "1.0"), entry(&second_manifest, "b:2")]);
+    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": entries})).unwrap();
+    let mut files = replaced(&first, "index.json", &index);
+    files.extend(second.into_iter().skip(2));
+    let options = |only: Option<&str>, names: Option<&str>| LoadOptions {
+        platform: "linux/amd64".parse().unwrap(),
+        only: only.map(str::to_owned),
+        names: names.map(|name| vec![name.parse().unwrap()]),
+    };
+    let load = |home: &Home, options| load(&home.store, in_file(&tar_of(&files, &[])), &options);
+    for (only, plain) in [("1.0", &one), ("b:2", &two), ("docker.io/library/b:2", &two)] {
+        let home = Home::new();
+        let loaded = load(&home, options(Some(only), Some("mine:3"))).unwrap();
+        assert_eq!(loaded[0].image.0.hex(), hex(&config(&[plain], "")), "{only}");
+        assert_eq!(names(&loaded), ["mine:3"]);
+        assert_eq!(home.content().iter().filter(|name| name.starts_with("layers/")).count(), 1);
+    }
+    let home = Home::new();
+    let error = load(&home, options(Some("c"), None)).unwrap_err().to_string();
+    assert!(error.contains("`c`") && error.contains("1.0") && error.contains("b:2"), "{error}");
+    let error = load(&home, options(None, Some("mine"))).unwrap_err().to_string();
+    assert!(error.contains("2 images"), "{error}");
+    assert_eq!(home.content(), BTreeSet::new());
+}
+
+#[test]
+fn a_layout_that_is_there_grows_and_keeps_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = layer("one", 1000);
+    let (files, manifest) = oci(Some("old"), &[(&plain, gzip(&plain))], "");
+    in_folder(&files, folder.path());
+    let index = folder.path().join("index.json");
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    value["x-unknown"] = json!([1]);
+    value["manifests"][0]["artifactType"] = json!("kept");
+    std::fs::write(&index, serde_json::to_vec(&value).unwrap()).unwrap();
+    let options = LoadOptions { platform: "linux/amd64".parse().unwrap(), only: None, names: None };
+    let home = Home::new();
+    let add = |more: &str, tag: &str| {
+        let other = oci(Some("x"), &[(&plain, gzip(&plain))], more).0;
+        let called = Copied { names: vec![], tag: Some(tag.to_owned()) };
+        let save = SaveOptions { format: Format::Oci, repack: Repack::Keep };
+        let source = in_file(&tar_of(&other, &[]));
+        copy(&home.store, source, &options, called, save, Target::Layout(folder.path()))
+    };
+    add("second", "new").unwrap();
+    add("third", "new").unwrap();
+    add("third", "new").unwrap();
+    let value: Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    assert_eq!(value["x-unknown"], json!([1]));
+    assert_eq!(value["manifests"][0]["artifactType"], "kept");
+    assert_eq!(value["manifests"][0]["digest"], format!("sha256:{}", hex(&manifest)));
+    assert_eq!(value["manifests"].as_array().unwrap().len(), 2, "a tag stands once");
+    let loaded = home.load(Source::Folder(folder.path().to_owned())).unwrap();
+    assert_eq!(loaded[1].image.0.hex(), hex(&config(&[&plain], "third")));
+    // What is no index is not written over.
+    std::fs::write(&index, "{}").unwrap();
+    add("fourth", "new").unwrap_err();
+    assert_eq!(std::fs::read(&index).unwrap(), b"{}");
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
 }
 
 #[test]
