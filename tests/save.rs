@@ -101,18 +101,14 @@ fn store_in_order(backwards: bool) -> Rbuild {
             word => word.to_owned(),
         });
         host("touch", &touch.each_ref().map(String::as_str)).expect_ok();
-        let epoch = rbuild.command(&["build", "-t", "two", context.to_str().unwrap()]);
-        let mut epoch = epoch;
-        epoch.env("SOURCE_DATE_EPOCH", "1700000000");
-        run(epoch, b"").expect_ok();
+        let mut build = rbuild.command(&["build", "-t", "two", context.to_str().unwrap()]);
+        build.env("SOURCE_DATE_EPOCH", "1700000000");
+        run(build, b"").expect_ok();
     };
     if backwards {
         build();
     }
-    let tar = shell::base::busybox_base();
-    let mut import = rbuild.command(&["import", tar.to_str().unwrap(), "busybox"]);
-    import.env("SOURCE_DATE_EPOCH", "1700000000");
-    run(import, b"").expect_ok();
+    rbuild.import_busybox("busybox");
     if !backwards {
         build();
     }
@@ -186,6 +182,45 @@ fn flags_that_make_no_sense_are_told() {
     save(&["--compression", "none", "--compression-level", "1", "two"]).expect_error(&["no level"]);
     save(&["--format", "dir", "two", "busybox"]).expect_error(&["one image, not 2"]);
     assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_terminal_gets_no_archive() {
+    if !needs::tool("script") {
+        return;
+    }
+    let Some(rbuild) = with_two_layers() else { return };
+    let (binary, root) = (env!("CARGO_BIN_EXE_rbuild"), rbuild.root());
+    for output in ["", "-o -", "-o /dev/tty"] {
+        let command = format!("{binary} --root {} save {output} two", root.display());
+        let said = host("script", &["-qec", &command, "/dev/null"]);
+        assert_ne!(said.code, 0, "{said}");
+        assert!(said.stdout.contains("terminal") && said.stdout.len() < 1000, "{said}");
+    }
+}
+
+#[test]
+fn what_is_killed_half_way_leaves_no_file() {
+    let Some(rbuild) = with_two_layers() else { return };
+    let list = || {
+        let names = fs::read_dir(rbuild.home()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = list();
+    for milliseconds in [2, 5, 10, 20, 40] {
+        let mut child = rbuild.command(&["save", "-o", "killed", "two"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        // It may have ended before.
+        drop(child.kill());
+        child.wait().unwrap();
+        let mut now = list();
+        if now.remove(std::ffi::OsStr::new("killed")) {
+            // Once the name is there the file is whole.
+            Rbuild::new().run(&["load", "-i", &rbuild.path("killed")]).expect_ok();
+            fs::remove_file(rbuild.path("killed")).unwrap();
+        }
+        assert_eq!(now, before);
+    }
 }
 
 #[test]

@@ -21,9 +21,25 @@ fn a_name_is_added_and_moves() {
 
     let tar = shell::base::busybox_base();
     rbuild.run(&["import", "--change", "LABEL a=b", tar.to_str().unwrap(), "second"]).expect_ok();
-    rbuild.run(&["tag", "second", "other"]).expect_ok();
+    rbuild.run(&["tag", "second", "other"]).expect_ok().expect_stderr("moved other:latest from sha256:");
     assert_eq!(names("other"), "[\"second:latest\",\"other:latest\"]\n");
     assert_eq!(names("busybox"), "[\"busybox:latest\",\"localhost:5000/a/b:c\"]\n");
+}
+
+#[test]
+fn a_build_says_which_names_it_moves() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    let build = |label: &str| {
+        rbuild.build_with(&["-t", "app"], &format!("FROM busybox\nLABEL a={label}\n"), &[]).expect_ok()
+    };
+    let first = build("1").expect_stderr_without("moved").last_line();
+    build("1").expect_stderr_without("moved");
+    build("2").expect_stderr(&format!("moved app:latest from {first}, which has no name now"));
+    let context = rbuild.context("FROM busybox\nLABEL a=3\n", &[]);
+    rbuild.run(&["build", "-q", "-t", "app", context.to_str().unwrap_or_default()]).expect_ok();
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(crate) fn note_move(store: &Store, set: &NameSet, out: &mut Output) -> anyho
     let Some(before) = set.moved_from else { return Ok(()) };
     let is_bare = store.images().get(before)?.is_some_and(|image| image.names.is_empty());
     let left = if is_bare { ", which has no name now" } else { "" };
-    out.note(format_args!("note: moved {} from {before}{left}", set.name));
+    out.note(format_args!("note: moved {} from {before}{left}", set.name.clone().or_latest()));
     Ok(())
 }
 

@@ -119,6 +119,10 @@ pub(super) fn layer(
         Repack::Keep => of_blob(layers.packed(diff_id)?),
         Repack::Others(packing) => match layers.kept(diff_id, Some(packing.compression()))? {
             Some(kept) => of_blob(kept),
+            // What would be packed so anyway is remembered; beside another form it would be a second one.
+            None if packing == Packing::GZIP && layers.kept(diff_id, None)?.is_none() => {
+                of_blob(layers.packed(diff_id)?)
+            }
             None => of_new(packing, layers.repacked(diff_id, packing)?),
         },
         Repack::All(packing) => of_new(packing, layers.repacked(diff_id, packing)?),

@@ -59,7 +59,8 @@ impl Folder {
         std::fs::create_dir_all(path.parent().expect("it is below the folder")).map_err(io)?;
         if !self.grows {
             let mut file = File::create_new(&path).map_err(io)?;
-            return copy(name, size_bytes, content, &mut file);
+            copy(name, size_bytes, content, &mut file)?;
+            return file.sync_all().map_err(io);
         }
         let half = self.path.join(format!(".rbuild-{}", std::process::id()));
         let mut file = File::create(&half).map_err(io)?;
@@ -116,9 +117,21 @@ impl Sink for Folder {
         if let Some(index) = self.index.take() {
             self.write("index.json", index.len() as u64, &mut &index[..])?;
         }
-        let io = |source| TransferError::Io { doing: "sync", path: self.path.clone(), source };
-        // All files at once.
-        rustix::fs::syncfs(File::open(&self.path).map_err(io)?).map_err(|errno| io(errno.into()))
+        // The files are synced; what names them is left.
+        for folder in ["blobs/sha256", "blobs", "."] {
+            let path = self.path.join(folder);
+            let io = |source| TransferError::Io { doing: "sync", path: path.clone(), source };
+            match File::open(&path).and_then(|folder| folder.sync_all()) {
+                // A `dir:` has no folders; some file systems have nothing to sync.
+                Err(error)
+                    if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) =>
+                {
+                    return Err(io(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
