@@ -382,6 +382,40 @@ mod tests {
     }
 
     #[test]
+    fn streams_one_behind_another_are_one_and_what_may_be_skipped_is() {
+        let (one, two) = (sample(70_000), sample(10));
+        let plain = [&one[..], &two].concat();
+        let gzip = |part: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(part).unwrap();
+            encoder.finish().unwrap()
+        };
+        let zstd = |part: &[u8]| zstd::encode_all(part, 1).unwrap();
+        let xz = |part: &[u8]| {
+            let options = lzma_rust2::XzOptions::with_preset(1);
+            let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            encoder.write_all(part).unwrap();
+            encoder.finish().unwrap()
+        };
+        let bzip2 = |part: &[u8]| {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(part).unwrap();
+            encoder.finish().unwrap()
+        };
+        // As zstd:chunked and eStargz have them before, between and behind.
+        let skipped = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        for (form, stream) in [
+            (Compression::Gzip, [gzip(&one), gzip(&[]), gzip(&two)].concat()),
+            (Compression::Zstd, [&skipped[..], &zstd(&one), &skipped, &zstd(&two), &skipped].concat()),
+            (Compression::Xz, [xz(&one), xz(&two)].concat()),
+            (Compression::Bzip2, [bzip2(&one), bzip2(&two)].concat()),
+        ] {
+            assert!(unpacked(&stream).unwrap() == (form, plain.clone()), "{form:?}");
+            assert!(unpacked(&stream[..stream.len() - 1]).is_err(), "{form:?} cut");
+        }
+    }
+
+    #[test]
     fn a_zstd_window_past_the_limit_is_refused() {
         // A frame header that asks for a window of 2 GiB (RFC 8878, 3.1.1.1.2), and an empty last block.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, (31 - 10) << 3, 0x01, 0x00, 0x00];
