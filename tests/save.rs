@@ -1,4 +1,5 @@
 //! `rbuild save`: archives and folders that peers read, the same bytes each time.
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 
@@ -95,12 +96,8 @@ fn store_in_order(backwards: bool) -> Rbuild {
         let context =
             rbuild.context("FROM scratch\nCOPY a /a\nCOPY b /b\nENV A=1\n", &[("a", "text"), ("b", "")]);
         // Files' times are part of the image: the same in both stores.
-        let touch = ["-d", "@1700000000", "a", "b", "."].map(|word| match word {
-            "a" | "b" => context.join(word).to_str().unwrap().to_owned(),
-            "." => context.to_str().unwrap().to_owned(),
-            word => word.to_owned(),
-        });
-        host("touch", &touch.each_ref().map(String::as_str)).expect_ok();
+        let files = ["a", "b"].map(|name| context.join(name).to_str().unwrap().to_owned());
+        host("touch", &["-d", "@1700000000", &files[0], &files[1]]).expect_ok();
         let mut build = rbuild.command(&["build", "-t", "two", context.to_str().unwrap()]);
         build.env("SOURCE_DATE_EPOCH", "1700000000");
         run(build, b"").expect_ok();
