@@ -196,6 +196,63 @@ fn a_terminal_gets_no_archive() {
     }
 }
 
+/// The most memory that a command held at once.
+fn most_memory_bytes(rbuild: &Rbuild, words: &[&str]) -> u64 {
+    let mut child = rbuild.command(words).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        // The line is gone once the process is.
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        most = most.max(kib.unwrap_or(0) << 10);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success(), "{words:?}");
+    assert_ne!(most, 0, "{words:?}");
+    most
+}
+
+#[test]
+fn memory_stays_below_64_mib_whatever_the_layer_s_size() {
+    const LIMIT_BYTES: u64 = 64 << 20;
+    if !needs::root() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    // Twice the limit, half of it zeros.
+    let mut state = 1_u32;
+    let random = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        u8::try_from(state >> 24).unwrap()
+    });
+    let content: Vec<u8> = random.take(1 << 20).collect();
+    let mut archive = tar::Builder::new(fs::File::create(rbuild.path("large.tar")).unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(2 * LIMIT_BYTES);
+    let content = content.repeat(64);
+    let content = std::io::Read::chain(&content[..], std::io::Read::take(std::io::repeat(0), LIMIT_BYTES));
+    archive.append_data(&mut header, "large", content).unwrap();
+    archive.finish().unwrap();
+    let path = |name: &str| rbuild.path(name);
+    let mut rows: Vec<Vec<String>> = vec![vec!["import".into(), path("large.tar"), "large".into()]];
+    for packing in PACKINGS {
+        let (archive, number) = (path("archive"), rows.len());
+        let packing = packing.iter().map(|word| (*word).to_owned());
+        let save = ["save", "--format", "oci-archive", "-o", &archive].map(str::to_owned);
+        rows.push(save.into_iter().chain(packing).chain(["large".to_owned()]).collect());
+        rows.push(vec!["load".into(), "-i".into(), archive.clone()]);
+        let to = format!("dir:{}", path(&number.to_string()));
+        rows.push(vec!["copy".into(), format!("oci-archive:{archive}"), to]);
+    }
+    for row in rows {
+        let words: Vec<&str> = row.iter().map(String::as_str).collect();
+        let most = most_memory_bytes(&rbuild, &words);
+        assert!(most < LIMIT_BYTES, "{words:?} held {most} bytes");
+    }
+}
+
 #[test]
 fn what_is_killed_half_way_leaves_no_file() {
     let Some(rbuild) = with_two_layers() else { return };
