@@ -20,10 +20,10 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Writes a file in place of what was there; a device or a pipe is written to, not replaced.
-pub(crate) fn write_file(
+pub(crate) fn write_file<T>(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let context = || format!("cannot write {}", path.display());
     if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         let output = File::options().write(true).open(path).with_context(context)?;
@@ -40,15 +40,16 @@ pub(crate) fn write_file(
         Ok(output) => (File::from(output), false),
         Err(_) => (File::create_new(&half).with_context(context)?, true),
     };
-    let put = || -> anyhow::Result<()> {
-        write_all(&output, write)?;
+    let put = || -> anyhow::Result<T> {
+        let written = write_all(&output, write)?;
         output.sync_all()?;
         if !is_named {
             let open = format!("/proc/self/fd/{}", output.as_raw_fd());
             rustix::fs::linkat(CWD, open, CWD, &half, AtFlags::SYMLINK_FOLLOW)?;
         }
         fs::rename(&half, path)?;
-        Ok(sync_folder(parent(path))?)
+        sync_folder(parent(path))?;
+        Ok(written)
     };
     let result = put().with_context(context);
     if result.is_err() {
@@ -59,17 +60,21 @@ pub(crate) fn write_file(
 }
 
 /// Makes a folder in place of an empty one or of none; what `fill` writes it has synced.
-pub(crate) fn make_folder(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn make_folder<T>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let context = || format!("cannot write {}", path.display());
     if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} is not empty: name a new folder", path.display());
     }
     let half = beside(path).with_context(context)?;
     fs::create_dir(&half).with_context(context)?;
-    let put = || -> anyhow::Result<()> {
-        fill(&half)?;
+    let put = || -> anyhow::Result<T> {
+        let filled = fill(&half)?;
         fs::rename(&half, path)?;
-        Ok(sync_folder(parent(path))?)
+        sync_folder(parent(path))?;
+        Ok(filled)
     };
     let result = put().with_context(context);
     if result.is_err() {
@@ -80,13 +85,14 @@ pub(crate) fn make_folder(path: &Path, fill: impl FnOnce(&Path) -> anyhow::Resul
 }
 
 /// Writes through a buffer.
-pub(crate) fn write_all(
+pub(crate) fn write_all<T>(
     output: &File,
-    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let mut output = BufWriter::with_capacity(BUFFER_BYTES, output);
-    write(&mut output)?;
-    Ok(output.flush()?)
+    let written = write(&mut output)?;
+    output.flush()?;
+    Ok(written)
 }
 
 /// What `open(2)` and the umask make of a file that nothing is said about.

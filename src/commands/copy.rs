@@ -1,12 +1,10 @@
 //! `rbuild copy`: an image from one place to another, with the digests it has.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use store::oci::platform::Platform;
-use store::transfer::{
-    Copied, Format, LoadOptions, SaveOptions, Target, copy, copy_stored, load as take_in,
-};
+use store::transfer::{Copied, Format, LoadOptions, SaveOptions, Target, copy, copy_stored};
 use store::{ImageId, Store};
 
 use crate::args::Global;
@@ -30,14 +28,27 @@ pub(crate) struct Args {
     destination: String,
 }
 
-/// A place, as skopeo writes it.
+/// Where an image lies, as skopeo writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Location {
     Store(String),
-    Dir(PathBuf),
-    Oci(PathBuf, Option<String>),
-    OciArchive(PathBuf, Option<String>),
-    DockerArchive(PathBuf, Option<String>),
+    Place(Place),
+}
+
+/// A file or a folder, and the image's name in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    transport: Transport,
+    path: PathBuf,
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Dir,
+    Oci,
+    OciArchive,
+    DockerArchive,
 }
 
 impl Location {
@@ -45,54 +56,29 @@ impl Location {
         let Some((transport, rest)) = text.split_once(':') else {
             return Ok(Self::Store(text.to_owned()));
         };
-        let place = match transport {
-            "store" => Self::Store(rest.to_owned()),
-            "dir" => Self::Dir(PathBuf::from(rest)),
-            "oci" | "oci-archive" | "docker-archive" => {
-                let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
-                let (path, name) = (PathBuf::from(path), name.filter(|name| !name.is_empty()));
-                if name.is_some_and(|name| name.contains(|c: char| c.is_control() || c.is_whitespace())) {
-                    bail!("`{}`: a name has no blanks", text.escape_debug());
-                }
-                let name = name.map(str::to_owned);
-                match transport {
-                    "oci" => Self::Oci(path, name),
-                    "oci-archive" => Self::OciArchive(path, name),
-                    _ => Self::DockerArchive(path, name),
-                }
-            }
+        let named = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+        let (transport, (path, name)) = match transport {
+            "dir" => (Transport::Dir, (rest, None)),
+            "oci" => (Transport::Oci, named),
+            "oci-archive" => (Transport::OciArchive, named),
+            "docker-archive" => (Transport::DockerArchive, named),
+            "store" => return Ok(Self::Store(rest.to_owned())),
             "docker" if rest.starts_with("//") => {
                 bail!("`{}`: registries can't be reached yet", text.escape_debug());
             }
-            "containers-storage" | "docker-daemon" | "ostree" | "sif" | "tarball" => {
-                bail!(
-                    "`{transport}:` is not known: expected store:, dir:, oci:, oci-archive: or docker-archive:"
-                );
-            }
-            _ => Self::Store(text.to_owned()),
+            "containers-storage" | "docker-daemon" | "ostree" | "sif" | "tarball" => bail!(
+                "`{transport}:` is not known: expected store:, dir:, oci:, oci-archive: or docker-archive:"
+            ),
+            _ => return Ok(Self::Store(text.to_owned())),
         };
-        match &place {
-            Self::Dir(path)
-            | Self::Oci(path, _)
-            | Self::OciArchive(path, _)
-            | Self::DockerArchive(path, _)
-                if path.as_os_str().is_empty() =>
-            {
-                bail!("`{}`: there is no path behind `{transport}:`", text.escape_debug())
-            }
-            _ => Ok(place),
+        if path.is_empty() {
+            bail!("`{}`: there is no path in it", text.escape_debug());
         }
-    }
-
-    /// The path to read, and which image of those that lie there.
-    fn file(&self) -> Option<(&Path, Option<&String>)> {
-        match self {
-            Self::Store(_) => None,
-            Self::Dir(path) => Some((path, None)),
-            Self::Oci(path, name) | Self::OciArchive(path, name) | Self::DockerArchive(path, name) => {
-                Some((path, name.as_ref()))
-            }
+        let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
+        if name.iter().any(|name| name.contains(|c: char| c.is_control() || c.is_whitespace())) {
+            bail!("`{}`: a name has no blanks", text.escape_debug());
         }
+        Ok(Self::Place(Place { transport, path: PathBuf::from(path), name }))
     }
 }
 
@@ -100,88 +86,84 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
     let (source, destination) = (Location::parse(&args.source)?, Location::parse(&args.destination)?);
     let repack = args.packing.repack()?;
     let platform = args.platform.unwrap_or_else(Platform::here);
-    let options = |name: Option<&String>| LoadOptions {
-        platform: platform.clone(),
-        only: name.cloned(),
-        names: None,
-    };
+    let options = |only: &Option<String>| LoadOptions { platform, only: only.clone(), names: None };
     let store = open_store(global)?;
-    let from = |path: &Path| format!("cannot copy the image in {}", path.display());
-    let image = match (source.file(), &destination) {
-        (None, Location::Store(name)) => {
-            let image = images::find(&store, stored(&source))?.id;
-            name_it(&store, name, image, out)?;
-            image
+    let image = match (source, destination) {
+        (Location::Store(source), Location::Store(name)) => name_it(&store, &source, &name, out)?,
+        (Location::Place(source), Location::Store(name)) => {
+            take_in(&store, &source, options(&source.name), &name, out)?
         }
-        (Some((path, only)), Location::Store(name)) => {
-            let names = if name.is_empty() { Vec::new() } else { vec![tag::parse(name)?] };
-            let options = LoadOptions { names: Some(names), ..options(only) };
-            let loaded = take_in(&store, load::open(path)?, &options).with_context(|| from(path))?;
-            let loaded = loaded.into_iter().next().context("there is no image in it")?;
-            loaded.names.iter().try_for_each(|set| load::note_move(&store, set, out))?;
-            loaded.image
-        }
-        (None, _) => {
-            let image = images::find(&store, stored(&source))?;
-            write(&destination, |called, format, target| {
+        (Location::Store(source), Location::Place(to)) => {
+            let image = images::find(&store, &source)?;
+            write(&to, |called, format, target| {
                 copy_stored(&store, &image, called, SaveOptions { format, repack }, target)?;
                 Ok(image.id)
             })?
         }
-        (Some((path, only)), _) => write(&destination, |called, format, target| {
-            let save = SaveOptions { format, repack };
-            let source = load::open(path)?;
-            copy(&store, source, &options(only), called, save, target).with_context(|| from(path))
-        })?,
+        (Location::Place(from), Location::Place(to)) => {
+            let source = load::open(&from.path)?;
+            let failed = || format!("cannot copy the image in {}", from.path.display());
+            write(&to, |called, format, target| {
+                let save = SaveOptions { format, repack };
+                copy(&store, source, &options(&from.name), called, save, target).with_context(failed)
+            })?
+        }
     };
     out.line(image)?;
     Ok(0)
 }
 
-fn stored(location: &Location) -> &str {
-    if let Location::Store(name) = location { name } else { "" }
-}
-
-fn name_it(store: &Store, name: &str, image: ImageId, out: &mut Output) -> anyhow::Result<()> {
+/// Gives an image of the store one more name.
+fn name_it(store: &Store, source: &str, name: &str, out: &mut Output) -> anyhow::Result<ImageId> {
+    let image = images::find(store, source)?.id;
     let names = [tag::parse(name)?];
     let before = store.images().set_names(&names, image)?;
-    load::note_moves(store, &names, &before, image, out)
+    load::note_moves(store, &names, &before, image, out)?;
+    Ok(image)
+}
+
+/// Takes an image into the store under the name that was typed, or none.
+fn take_in(
+    store: &Store,
+    from: &Place,
+    options: LoadOptions,
+    name: &str,
+    out: &mut Output,
+) -> anyhow::Result<ImageId> {
+    let names = if name.is_empty() { Vec::new() } else { vec![tag::parse(name)?] };
+    let options = LoadOptions { names: Some(names), ..options };
+    let loaded = store::transfer::load(store, load::open(&from.path)?, &options)
+        .with_context(|| format!("cannot copy the image in {}", from.path.display()))?;
+    let loaded = loaded.into_iter().next().context("there is no image in it")?;
+    loaded.names.iter().try_for_each(|set| load::note_move(store, set, out))?;
+    Ok(loaded.image)
 }
 
 /// Opens the destination, lets `copy` write there, and gives the image that it wrote.
 fn write(
-    destination: &Location,
+    to: &Place,
     copy: impl FnOnce(Copied, Format, Target<'_>) -> anyhow::Result<ImageId>,
 ) -> anyhow::Result<ImageId> {
-    let mut written = None;
-    let tagged = |tag: &Option<String>| Copied { names: Vec::new(), tag: tag.clone() };
-    match destination {
-        Location::Store(_) => {}
-        Location::Dir(path) => whole::make_folder(path, |folder| {
-            written = Some(copy(Copied::default(), Format::Dir, Target::Folder(folder))?);
-            Ok(())
-        })?,
-        Location::Oci(path, tag) if path.join("index.json").exists() => {
-            written = Some(copy(tagged(tag), Format::Oci, Target::Layout(path))?);
+    let tagged = Copied { names: Vec::new(), tag: to.name.clone() };
+    match to.transport {
+        Transport::Dir => {
+            whole::make_folder(&to.path, |folder| copy(tagged, Format::Dir, Target::Folder(folder)))
         }
-        Location::Oci(path, tag) => whole::make_folder(path, |folder| {
-            written = Some(copy(tagged(tag), Format::Oci, Target::Folder(folder))?);
-            Ok(())
-        })?,
-        Location::OciArchive(path, tag) => whole::write_file(path, |output| {
-            written = Some(copy(tagged(tag), Format::Oci, Target::Archive(output))?);
-            Ok(())
-        })?,
-        Location::DockerArchive(path, name) => {
-            let names = name.iter().map(|name| tag::parse(name)).collect::<anyhow::Result<_>>()?;
-            whole::write_file(path, |output| {
-                let called = Copied { names, tag: None };
-                written = Some(copy(called, Format::Docker, Target::Archive(output))?);
-                Ok(())
-            })?;
+        Transport::Oci if to.path.join("index.json").exists() => {
+            copy(tagged, Format::Oci, Target::Layout(&to.path))
+        }
+        Transport::Oci => {
+            whole::make_folder(&to.path, |folder| copy(tagged, Format::Oci, Target::Folder(folder)))
+        }
+        Transport::OciArchive => {
+            whole::write_file(&to.path, |output| copy(tagged, Format::Oci, Target::Archive(output)))
+        }
+        Transport::DockerArchive => {
+            let names = to.name.iter().map(|name| tag::parse(name)).collect::<anyhow::Result<_>>()?;
+            let called = Copied { names, tag: None };
+            whole::write_file(&to.path, |output| copy(called, Format::Docker, Target::Archive(output)))
         }
     }
-    written.context("nothing was written")
 }
 
 #[cfg(test)]
@@ -190,18 +172,20 @@ mod tests {
 
     #[test]
     fn places_are_read_as_skopeo_writes_them() {
-        let path = |text: &str| PathBuf::from(text);
-        let name = |text: &str| Some(text.to_owned());
+        let place = |transport, path: &str, name: Option<&str>| {
+            let (path, name) = (PathBuf::from(path), name.map(str::to_owned));
+            Location::Place(Place { transport, path, name })
+        };
         for (text, expected) in [
             ("app", Location::Store("app".to_owned())),
             ("app:1", Location::Store("app:1".to_owned())),
             ("localhost:5000/app:1", Location::Store("localhost:5000/app:1".to_owned())),
             ("store:oci:1", Location::Store("oci:1".to_owned())),
-            ("dir:/a:b", Location::Dir(path("/a:b"))),
-            ("oci:/a", Location::Oci(path("/a"), None)),
-            ("oci:/a:1.0", Location::Oci(path("/a"), name("1.0"))),
-            ("oci-archive:a.tar:quay.io/b:2", Location::OciArchive(path("a.tar"), name("quay.io/b:2"))),
-            ("docker-archive:a.tar:b:2", Location::DockerArchive(path("a.tar"), name("b:2"))),
+            ("dir:/a:b", place(Transport::Dir, "/a:b", None)),
+            ("oci:/a", place(Transport::Oci, "/a", None)),
+            ("oci:/a:1.0", place(Transport::Oci, "/a", Some("1.0"))),
+            ("oci-archive:a.tar:quay.io/b:2", place(Transport::OciArchive, "a.tar", Some("quay.io/b:2"))),
+            ("docker-archive:a.tar:b:2", place(Transport::DockerArchive, "a.tar", Some("b:2"))),
         ] {
             assert_eq!(Location::parse(text).unwrap(), expected, "{text}");
         }
