@@ -1,7 +1,6 @@
 //! rbuild on a kernel of Debian's (6.1) with cgroup v2 only, booted in QEMU: limits, old overlays, no root.
 //!
 //! `.ci/vm` boots it; what is done inside stands in `testdata/vm/checks.sh`, which says `ok NAME` or `FAILED NAME`.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod shell;
 
