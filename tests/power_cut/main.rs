@@ -1,0 +1,281 @@
+//! Power cuts: whatever moment the power goes, what a command said it had done is there, and what it was doing
+//! can be done again.
+//!
+//! Commands run on a store on ext4 on a disk that records ([`recorder`]); then the disk is put together as it would
+//! be after a cut ([`cut`]), mounted, and asked. A boot ID of its own makes each image another boot.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+#[path = "../shell/mod.rs"]
+mod shell;
+
+mod cut;
+mod recorder;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cut::{Cut, Durable};
+use recorder::{Event, Recorder};
+use serde_json::Value;
+use shell::{Outcome, Rbuild, host, needs, write_files};
+
+const DISK_BYTES: usize = 64 << 20;
+const CRASH_IMAGES: usize = 320;
+const SEED: u64 = 20_261_124;
+
+/// The commands, in order; `@` is the folder of their inputs.
+const COMMANDS: [&[&str]; 12] = [
+    &["import", "@/base.tar", "base"],
+    &["build", "--network", "none", "--timestamp", "1700000000", "-t", "one", "@/one"],
+    &["tag", "one", "second"],
+    &["load", "-i", "@/loaded.tar"],
+    &["rmi", "--ignore", "one"],
+    &["prune", "--force"],
+    &["build", "--network", "none", "--timestamp", "1700000000", "-t", "two", "@/two"],
+    &["import", "@/other.tar", "base"],
+    &["rmi", "--ignore", "--force", "loaded", "second"],
+    &["prune", "--force", "--build-cache"],
+    &["build", "--network", "none", "--timestamp", "1700000000", "-t", "one", "@/one"],
+    &["tag", "two", "one"],
+];
+
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq)]
+struct Named {
+    id: String,
+    layers: Value,
+    /// What `save` writes of it.
+    archive: Vec<u8>,
+}
+
+/// All names of a store.
+type Names = BTreeMap<String, Named>;
+
+/// A recorded command: the events before and after it, and the names that then were there.
+struct Done {
+    start: usize,
+    end: usize,
+    names: Names,
+}
+
+/// A mounted ext4, gone with the value.
+struct Mounted {
+    device: String,
+    folder: PathBuf,
+}
+
+impl Mounted {
+    /// Mounts the file system in `image` at `folder`.
+    fn new(image: &Path, folder: PathBuf) -> Result<Self, String> {
+        let device = host("losetup", &["--find", "--show", image.to_str().unwrap()]).expect_ok().last_line();
+        let mounted = Self { device, folder };
+        fs::create_dir_all(&mounted.folder).unwrap();
+        let words = ["-t", "ext4", "-o", "data=ordered", &mounted.device, mounted.folder.to_str().unwrap()];
+        let outcome = host("mount", &words);
+        if outcome.code == 0 { Ok(mounted) } else { Err(outcome.to_string()) }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Not mounted when the mount failed.
+        drop(Command::new("umount").arg(&self.folder).output());
+        drop(Command::new("losetup").args(["-d", &self.device]).status());
+    }
+}
+
+/// The store on the mounted file system.
+struct Asked<'p> {
+    /// Holds inputs, and the boot ID to be seen.
+    inputs: &'p Path,
+    store: PathBuf,
+    boot: Option<u64>,
+}
+
+impl Asked<'_> {
+    fn run(&self, words: &[&str]) -> Outcome {
+        let inputs = self.inputs.to_str().unwrap();
+        let words = words.iter().map(|word| word.replace('@', inputs));
+        let rbuild = env!("CARGO_BIN_EXE_rbuild");
+        let mut command = if let Some(boot) = self.boot {
+            let id = self.inputs.join("boot-id");
+            fs::write(&id, format!("00000000-0000-4000-8000-{boot:012x}\n")).unwrap();
+            let mut command = Command::new("unshare");
+            let script = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+            command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(id).arg(rbuild);
+            command
+        } else {
+            Command::new(rbuild)
+        };
+        command.arg("--root").arg(&self.store).args(words).env("NO_COLOR", "1");
+        shell::run(command, b"")
+    }
+
+    /// All names and what they lead to.
+    fn names(&self) -> Result<Names, String> {
+        let listed = ok(self.run(&["images", "--format", "json", "--no-trunc"]))?;
+        let mut names = Names::new();
+        for line in listed.stdout.lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let (repository, tag) = (row["Repository"].as_str().unwrap(), row["Tag"].as_str().unwrap());
+            if repository != "<none>" {
+                names.insert(repository.to_owned(), self.named(&format!("{repository}:{tag}"))?);
+            }
+        }
+        Ok(names)
+    }
+
+    fn named(&self, name: &str) -> Result<Named, String> {
+        let told: Value = serde_json::from_str(&ok(self.run(&["inspect", name]))?.stdout).unwrap();
+        let path = self.inputs.join("saved.tar");
+        ok(self.run(&["save", "-o", path.to_str().unwrap(), name]))?;
+        let archive = fs::read(&path).unwrap();
+        let id = told[0]["Id"].as_str().unwrap().to_owned();
+        Ok(Named { id, layers: told[0]["RootFS"]["Layers"].clone(), archive })
+    }
+}
+
+fn ok(outcome: Outcome) -> Result<Outcome, String> {
+    if outcome.code == 0 { Ok(outcome) } else { Err(outcome.to_string()) }
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the test's own report")]
+fn what_was_acknowledged_survives_every_cut() {
+    let tools = ["losetup", "mkfs.ext4", "unshare", "mount"];
+    if !needs::busybox() || !tools.iter().all(|tool| needs::tool(tool)) {
+        return;
+    }
+    if !needs::met(Path::new("/dev/fuse").exists(), "/dev/fuse") {
+        return;
+    }
+    // In memory: images are made by the hundred.
+    let home = tempfile::Builder::new().prefix("rbuild-power-cut-").tempdir_in("/dev/shm").unwrap();
+    let inputs = home.path().join("inputs");
+    fs::create_dir(&inputs).unwrap();
+    make_inputs(&inputs);
+    let empty = empty_disk(&home.path().join("empty"));
+    let (events, done) = record(home.path(), &inputs, empty.clone());
+
+    let marks: Vec<usize> = done.iter().map(|command| command.end).collect();
+    let cuts = cut::choose(&events, &marks, CRASH_IMAGES, SEED);
+    let mut durable = Durable::new(empty);
+    let mut lost = Vec::new();
+    let mut repeated = 0;
+    let image = home.path().join("image");
+    for (number, cut) in cuts.iter().enumerate() {
+        fs::write(&image, durable.image(&events, cut)).unwrap();
+        let inputs = inputs.as_path();
+        match survive(&image, &home.path().join("mounted"), inputs, number as u64, cut, &done) {
+            Ok(again) => repeated += usize::from(again),
+            Err(why) => lost.push(format!("cut {number}, {cut:?}: {why}")),
+        }
+    }
+    let flushes = events.iter().filter(|event| matches!(event, Event::Flush)).count();
+    println!(
+        "power cut: {} crash images of {} writes and {flushes} flushes by {} commands; {repeated} interrupted commands repeated; {} lost something",
+        cuts.len(),
+        events.len() - flushes,
+        done.len(),
+        lost.len()
+    );
+    assert!(cuts.len() >= 300, "{} images", cuts.len());
+    assert!(lost.is_empty(), "{} of {} cuts:\n{}", lost.len(), cuts.len(), lost.join("\n\n"));
+}
+
+/// Inputs of the commands, which lie on a disk that nobody cuts off.
+fn make_inputs(inputs: &Path) {
+    let sized = |length: usize| "0123456789abcdef".repeat(length / 16 + 1);
+    fs::copy(shell::base::busybox_base(), inputs.join("base.tar")).unwrap();
+    let texts: Vec<(String, String)> =
+        (0..24).map(|n: usize| (format!("files/{n}"), sized(n * n * 100))).collect();
+    let files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (&**name, &**text)).collect();
+    write_files(&inputs.join("other"), &files);
+    host(
+        "tar",
+        &[
+            "-C",
+            inputs.join("other").to_str().unwrap(),
+            "-cf",
+            inputs.join("other.tar").to_str().unwrap(),
+            ".",
+        ],
+    )
+    .expect_ok();
+    write_files(&inputs.join("one"), &files);
+    write_files(&inputs.join("two"), &files);
+    let text = "FROM base\nCOPY files/ /files/\nRUN mkdir /made && seq 3000 >/made/list && rm /bin/vi\n";
+    write_files(inputs, &[("one/Containerfile", text)]);
+    let text =
+        "FROM second AS first\nRUN seq 5000 >/list\nFROM base\nCOPY --from=first /list /list\nCOPY . /all/\n";
+    write_files(inputs, &[("two/Containerfile", text)]);
+    let other = Rbuild::new();
+    other.run(&["import", inputs.join("other.tar").to_str().unwrap(), "loaded"]).expect_ok();
+    other.run(&["save", "-o", inputs.join("loaded.tar").to_str().unwrap(), "loaded"]).expect_ok();
+}
+
+fn empty_disk(place: &Path) -> Vec<u8> {
+    fs::write(place, vec![0; DISK_BYTES]).unwrap();
+    let now = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
+    host("mkfs.ext4", &["-q", "-E", now, place.to_str().unwrap()]).expect_ok();
+    let content = fs::read(place).unwrap();
+    fs::remove_file(place).unwrap();
+    content
+}
+
+/// Runs all commands on the disk that records.
+fn record(home: &Path, inputs: &Path, empty: Vec<u8>) -> (Vec<Event>, Vec<Done>) {
+    let served = home.join("fuse");
+    fs::create_dir(&served).unwrap();
+    let recorder = Recorder::serve(empty, &served);
+    let mounted = Mounted::new(&served.join(recorder::FILE), home.join("mounted")).unwrap();
+    let asked = Asked { inputs, store: mounted.folder.join("store"), boot: None };
+    let mut done = Vec::new();
+    for words in COMMANDS {
+        let start = recorder.position();
+        asked.run(words).expect_ok();
+        let end = recorder.position();
+        done.push(Done { start, end, names: asked.names().unwrap() });
+    }
+    drop(mounted);
+    (recorder.end(), done)
+}
+
+/// Mounts the image of a cut, compares the names and repeats what was interrupted; → whether something was.
+fn survive(
+    image: &Path,
+    folder: &Path,
+    inputs: &Path,
+    number: u64,
+    cut: &Cut,
+    done: &[Done],
+) -> Result<bool, String> {
+    let mounted = Mounted::new(image, folder.to_owned())?;
+    let asked = Asked { inputs, store: mounted.folder.join("store"), boot: Some(number) };
+    let acknowledged = done.iter().rposition(|command| command.end <= cut.at);
+    let next = acknowledged.map_or(0, |last| last + 1);
+    let interrupted = done.get(next).filter(|command| command.start < cut.at);
+    let nothing = Names::new();
+    let before = acknowledged.map_or(&nothing, |last| &done[last].names);
+    let after = interrupted.map_or(before, |command| &command.names);
+    let found = asked.names().map_err(|why| format!("after {acknowledged:?}: {why}"))?;
+    for name in before.keys().chain(after.keys()).chain(found.keys()) {
+        let is = found.get(name);
+        if is != before.get(name) && is != after.get(name) {
+            return Err(format!("after {acknowledged:?}: `{name}` leads to {:?}", is.map(|named| &named.id)));
+        }
+    }
+    let Some(interrupted) = interrupted else { return Ok(false) };
+    let words = COMMANDS[next];
+    ok(asked.run(words)).map_err(|why| format!("repeated: {why}"))?;
+    let found = asked.names().map_err(|why| format!("after repeating {words:?}: {why}"))?;
+    // An import notes its time, so its image is another one of the same layers.
+    let is_same = |one: &Named, other: &Named| {
+        if words[0] == "import" { one.layers == other.layers } else { one == other }
+    };
+    let same = found.len() == interrupted.names.len()
+        && found.iter().all(|(name, is)| interrupted.names.get(name).is_some_and(|was| is_same(is, was)));
+    if same { Ok(true) } else { Err(format!("{words:?}, repeated, came to other names: {:?}", found.keys())) }
+}
