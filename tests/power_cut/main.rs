@@ -82,7 +82,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Not mounted when the mount failed.
-        drop(Command::new("umount").arg(&self.folder).output());
+        drop(Command::new("umount").arg("--recursive").arg(&self.folder).output());
         drop(Command::new("losetup").args(["-d", &self.device]).status());
     }
 }
@@ -191,6 +191,98 @@ fn what_was_acknowledged_survives_every_cut() {
     );
     assert!(cuts.len() >= 300, "{} images", cuts.len());
     assert!(lost.is_empty(), "{} of {} cuts:\n{}", lost.len(), cuts.len(), lost.join("\n\n"));
+}
+
+/// A tool's import and save; `@` is the folder of inputs, `%` the mounted file system.
+const TOOLS: [(&str, &[&str], &[&str]); 2] = [
+    (
+        env!("CARGO_BIN_EXE_rbuild"),
+        &["--root", "%/store", "import", "@/base.tar", "base"],
+        &["--root", "%/store", "save", "-o", "@/saved.tar", "base"],
+    ),
+    (
+        "podman",
+        &[
+            "--root",
+            "%/store",
+            "--runroot",
+            "@/run",
+            "--storage-driver",
+            "overlay",
+            "import",
+            "@/base.tar",
+            "base",
+        ],
+        &[
+            "--root",
+            "%/store",
+            "--runroot",
+            "@/run",
+            "--storage-driver",
+            "overlay",
+            "save",
+            "-o",
+            "@/saved.tar",
+            "base",
+        ],
+    ),
+];
+
+#[test]
+#[ignore = "compares tools, for docs/durability.md"]
+#[expect(clippy::print_stdout, reason = "the comparison's report")]
+fn an_import_and_a_cut_behind_it() {
+    for (tool, import, save) in TOOLS {
+        let home = tempfile::Builder::new().prefix("rbuild-power-cut-").tempdir_in("/dev/shm").unwrap();
+        let inputs = home.path().join("inputs");
+        let (served, folder) = (home.path().join("fuse"), home.path().join("mounted"));
+        fs::create_dir(&inputs).unwrap();
+        fs::create_dir(&served).unwrap();
+        make_inputs(&inputs);
+        let run = |words: &[&str]| {
+            let place = |word: &&str| {
+                word.replace('@', inputs.to_str().unwrap()).replace('%', folder.to_str().unwrap())
+            };
+            let mut command = Command::new(tool);
+            command.args(words.iter().map(place));
+            shell::run(command, b"")
+        };
+        // A reboot empties the folder for what runs; `save` writes over nothing.
+        let saved = || {
+            drop(fs::remove_dir_all(inputs.join("run")));
+            drop(fs::remove_file(inputs.join("saved.tar")));
+            ok(run(save)).map(|_| fs::read(inputs.join("saved.tar")).unwrap())
+        };
+        let empty = empty_disk(&home.path().join("empty"));
+        let recorder = Recorder::serve(empty.clone(), &served);
+        let mounted = Mounted::new(&served.join(recorder::FILE), folder.clone()).unwrap();
+        run(import).expect_ok();
+        let acknowledged = recorder.position();
+        let whole = saved().unwrap();
+        drop(mounted);
+        let events = recorder.end();
+
+        let mut durable = Durable::new(empty);
+        // All cuts, and those at the moment of the answer.
+        let (mut lost, mut tried) = ([0, 0], [0, 0]);
+        for cut in
+            cut::choose(&events, &[acknowledged], 200, SEED).iter().filter(|cut| cut.at >= acknowledged)
+        {
+            let image = home.path().join(format!("image-{}", tried[0]));
+            write_sparse(&image, &durable.image(&events, cut));
+            let is_there = Mounted::new(&image, folder.clone())
+                .is_ok_and(|_mounted| saved().is_ok_and(|is| is == whole));
+            fs::remove_file(&image).unwrap();
+            for which in 0..=usize::from(cut.at == acknowledged) {
+                tried[which] += 1;
+                lost[which] += usize::from(!is_there);
+            }
+        }
+        println!(
+            "{tool}: an import lost by {} of {} cuts behind it; right behind it by {} of {}",
+            lost[0], tried[0], lost[1], tried[1]
+        );
+    }
 }
 
 /// Inputs of the commands, which lie on a disk that nobody cuts off.
