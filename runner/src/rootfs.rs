@@ -7,7 +7,7 @@
 //! ```text
 //! scratch/upper          what is written (none: read-only)
 //! stack's last tree      ⎫
-//! …                      ⎬ lowerdir+, top to bottom, one call each: never a string that may be cut
+//! …                      ⎬ lowerdir+, top to bottom, one call each; before 6.8 see `at_once`
 //! stack's first tree     ⎭
 //! mount-points/stubs     empty /proc /sys /dev /etc/{hosts,hostname,resolv.conf}
 //! ```
@@ -28,6 +28,14 @@ use store::{Scratch, Stack, Store};
 
 use crate::sandbox::user_ns::Mapping;
 
+mod at_once;
+
+/// The kernel's `OVL_MAX_STACK`.
+const MOST_LOWERS: usize = 500;
+/// What a layer holds must be all that it means: no redirects into, no data from other layers.
+const FIXED_OPTIONS: [(&CStr, &CStr); 3] =
+    [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")];
+
 /// How a stack is mounted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MountOptions {
@@ -47,7 +55,7 @@ pub struct Rootfs {
 pub enum RootfsError {
     #[error("cannot mount overlay: {call}")]
     Mount { call: String, source: io::Error },
-    #[error("cannot mount overlay: {count} layers do not fit into the options of this kernel (before 6.8)")]
+    #[error("cannot mount overlay: {count} layers, and the kernel stacks at most {MOST_LOWERS}")]
     TooManyLayers { count: usize },
     #[error("cannot {doing} {path}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
@@ -87,16 +95,20 @@ fn overlay(
     lowers: &[BorrowedFd<'_>],
     uppers: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
 ) -> Result<OwnedFd, RootfsError> {
+    if lowers.len() > MOST_LOWERS {
+        return Err(RootfsError::TooManyLayers { count: lowers.len() });
+    }
     let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen"))?;
     let context = context.as_fd();
-    add_lowers(context, lowers)?;
+    if !add_lowers(context, lowers)? {
+        return at_once::mount(lowers, uppers);
+    }
     if let Some((upper, work)) = uppers {
         set_folder(context, c"upperdir", upper)?;
         set_folder(context, c"workdir", work)?;
         flag(context, c"volatile")?;
     }
-    // What a layer holds must be all that it means: no redirects into, no data from other layers.
-    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")] {
+    for (key, value) in FIXED_OPTIONS {
         rustix::mount::fsconfig_set_string(context, key, value).map_err(failed(&describe(key)))?;
     }
     if !Mapping::current().is_initial() {
@@ -111,33 +123,26 @@ fn overlay(
     rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed("fsmount"))
 }
 
-/// One call per layer, by descriptor (6.13), by its name in procfs (6.8), or all names in one option.
-fn add_lowers(context: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<(), RootfsError> {
+/// One call per layer, by descriptor (6.13) or by its name in procfs (6.8); `false` where the kernel knows neither.
+fn add_lowers(context: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<bool, RootfsError> {
     let mut by_descriptor = true;
     for (place, lower) in lowers.iter().enumerate() {
         if by_descriptor {
             match rustix::mount::fsconfig_set_fd(context, c"lowerdir+", *lower) {
                 Ok(()) => continue,
+                // Before 6.5 the kernel takes strings without a look at them and no descriptor at all.
+                Err(Errno::OPNOTSUPP) => return Ok(false),
                 Err(Errno::INVAL | Errno::BADF) => by_descriptor = false,
                 Err(errno) => return Err(failed("fsconfig(lowerdir+)")(errno)),
             }
         }
         match rustix::mount::fsconfig_set_string(context, c"lowerdir+", proc_name(*lower)) {
             Ok(()) => {}
-            Err(Errno::INVAL) if place == 0 => return add_lowers_at_once(context, lowers),
+            Err(Errno::INVAL) if place == 0 => return Ok(false),
             Err(errno) => return Err(failed("fsconfig(lowerdir+)")(errno)),
         }
     }
-    Ok(())
-}
-
-/// For kernels before 6.8. The kernel refuses an option of 256 bytes and more, so nothing is ever cut.
-fn add_lowers_at_once(context: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<(), RootfsError> {
-    let names: Vec<String> = lowers.iter().map(|lower| proc_name(*lower)).collect();
-    match rustix::mount::fsconfig_set_string(context, c"lowerdir", names.join(":")) {
-        Err(Errno::INVAL) if names.len() > 1 => Err(RootfsError::TooManyLayers { count: lowers.len() }),
-        other => other.map_err(failed("fsconfig(lowerdir)")),
-    }
+    Ok(true)
 }
 
 fn set_folder(context: BorrowedFd<'_>, key: &CStr, folder: BorrowedFd<'_>) -> Result<(), RootfsError> {
@@ -209,4 +214,19 @@ fn make_folder(path: &Path) -> Result<(), RootfsError> {
 
 fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootfsError {
     move |source| RootfsError::Io { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_layers_than_the_kernel_stacks_are_refused_with_both_numbers() {
+        let folder = rustix::fs::open(c"/", OFlags::PATH, Mode::empty()).unwrap();
+        let refused = overlay(&[folder.as_fd(); MOST_LOWERS + 1], None).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "cannot mount overlay: 501 layers, and the kernel stacks at most 500"
+        );
+    }
 }

@@ -344,23 +344,28 @@ fn inherit_cpuset(from: &Path, to: &Path) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Lets the children of `folder` use a controller. The root of a tree that is not the host's may hold
-/// processes, and then the kernel refuses: our own process then moves aside.
+/// Lets the children of `folder` use a controller. Below the host's root a cgroup either holds processes or
+/// gives controllers to its children: where ours is the only process, it moves aside.
+///
+/// The kernel lets one case pass that is of no use: some controllers (`pids`, `cpu`) may be given on beside
+/// processes, but then the children take threads only and can't be made cgroups of their own.
 fn delegate(folder: &Path, controller: &str) -> io::Result<()> {
     let enabled = read(folder, "cgroup.subtree_control").unwrap_or_default();
     if enabled.split_whitespace().any(|name| name == controller) {
         return Ok(());
     }
-    let enable = || fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
-    match enable() {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let aside = folder.join("rbuild-commands");
-            drop(fs::create_dir(&aside));
-            fs::write(aside.join("cgroup.procs"), "0")?;
-            enable()
+    let is_host_root = !folder.join("cgroup.type").exists();
+    let held = read(folder, "cgroup.procs").unwrap_or_default();
+    if !is_host_root && !held.is_empty() {
+        let own = rustix::process::getpid().as_raw_nonzero().to_string();
+        if held.lines().any(|pid| pid != own) {
+            return Err(rustix::io::Errno::BUSY.into());
         }
-        other => other,
+        let aside = folder.join("rbuild-commands");
+        make(&aside)?;
+        fs::write(aside.join("cgroup.procs"), "0")?;
     }
+    fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"))
 }
 
 fn write_setting(folder: &Path, setting: &Setting) -> Result<(), SandboxError> {
