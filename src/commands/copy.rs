@@ -20,8 +20,11 @@ pub(crate) struct Args {
     /// Of several images, take the one for this platform
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Read the image there: NAME, store:NAME, dir:PATH, or oci:, oci-archive:, docker-archive: with PATH[:NAME]
-    #[arg(value_name = "SOURCE")]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        value_name = "SOURCE",
+        help = "Read the image there: NAME, store:NAME, dir:PATH, or oci:, oci-archive:, docker-archive: with PATH[:NAME]"
+    )]
     source: String,
     /// Write it there
     #[arg(value_name = "DESTINATION")]

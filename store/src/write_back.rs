@@ -22,7 +22,7 @@ use crate::{Store, StoreError};
 /// So much is written before the disk is set to work.
 const STEP_BYTES: u64 = 16 << 20;
 
-/// Writes back what one writer wrote. Costs nothing before the first [`STEP_BYTES`].
+/// Writes back what one writer wrote. Costs nothing before the first 16 MiB.
 #[derive(Debug)]
 pub struct WriteBack<'s> {
     store: &'s Store,

@@ -42,7 +42,8 @@ pub(crate) fn find(connection: &Connection, diff_id: DiffId) -> rusqlite::Result
 /// Writes a row, in place of an older one.
 pub(crate) fn insert(connection: &Connection, row: &LayerRow) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT OR REPLACE INTO layers VALUES
+        "INSERT OR REPLACE INTO layers
+         (diff_id, tar_size, disk_size, entry_count, synced, boot_id, gaps, cloned_size, sequence) VALUES
          (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT coalesce(max(sequence), 0) + 1 FROM layers))",
     )?;
     let layer = &row.layer;

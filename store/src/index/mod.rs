@@ -29,13 +29,13 @@ pub(crate) mod images;
 pub(crate) mod layers;
 
 /// The schema this program writes; a higher one in the file belongs to a newer program.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How long a writer waits for another process's commit.
 const BUSY: Duration = Duration::from_secs(30);
 
 /// Migrations from format n to n + 1; the first makes an empty file format 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
 
 /// The open database. Threads take turns.
 #[derive(Debug)]
@@ -222,6 +222,30 @@ mod tests {
         drop(connection);
         let error = Index::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::NewerFormat { found, .. } if found == FORMAT + 1), "{error}");
+    }
+
+    #[test]
+    fn an_index_of_every_older_format_is_brought_up_to_date_and_loses_nothing() {
+        for older in 1..FORMAT {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("index.db");
+            let connection = Connection::open(&path).unwrap();
+            for step in MIGRATIONS.iter().take(usize::try_from(older).unwrap()) {
+                connection.execute_batch(step).unwrap();
+            }
+            let row = "INSERT INTO layers (diff_id, tar_size, disk_size, entry_count, synced, boot_id, gaps, sequence)
+                       VALUES (?1, 10, 20, 3, 1, '', 0, 7)";
+            let diff_id = DiffId(Digest::of(b"a layer"));
+            connection.execute(row, [diff_id]).unwrap();
+            connection.pragma_update(None, "user_version", older).unwrap();
+            drop(connection);
+
+            let index = Index::open(&path).unwrap();
+            assert_eq!(index.read("read", format_of).unwrap(), FORMAT);
+            let row = index.read("read", |connection| layers::find(connection, diff_id)).unwrap().unwrap();
+            assert_eq!((row.disk_size_bytes, row.cloned_bytes), (20, 0));
+            index.write("write", Commit::Soon, |connection| layers::insert(connection, &row)).unwrap();
+        }
     }
 
     #[test]

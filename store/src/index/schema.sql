@@ -32,19 +32,9 @@ CREATE TABLE layers (
     synced      INTEGER NOT NULL,  -- 0: trusted only within the boot that wrote it
     boot_id     TEXT NOT NULL,
     gaps        INTEGER NOT NULL,  -- bits: see archive::unpack::Gaps
-    cloned_size INTEGER NOT NULL,  -- of disk_size, bytes that share another layer's blocks
     sequence    INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX layers_unsynced ON layers (diff_id) WHERE synced = 0;
-
--- What files look like, where the file system can share blocks (see layers::share).
-CREATE TABLE files (
-    sample  TEXT NOT NULL,   -- a hash over size, first and last block
-    diff_id TEXT NOT NULL,
-    path    BLOB NOT NULL,   -- in the layer's tree
-    PRIMARY KEY (sample, diff_id, path)
-) WITHOUT ROWID;
-CREATE INDEX files_by_layer ON files (diff_id);
 
 CREATE TABLE blobs (
     digest     TEXT PRIMARY KEY,
