@@ -33,13 +33,13 @@ pub(crate) struct Gaps {
 
 impl Gaps {
     /// Something has taken the place of `path` and of all below it.
-    pub(super) fn forget(&mut self, path: &[u8]) {
+    pub(crate) fn forget(&mut self, path: &[u8]) {
         let below = [path, b"/"].concat();
         self.directories.retain(|known| known != path && !known.starts_with(&below));
         self.links.retain(|known, _| known != path && !known.starts_with(&below));
     }
 
-    pub(super) fn flags(&self) -> u32 {
+    pub(crate) fn flags(&self) -> u32 {
         let parents = if self.directories.is_empty() { 0 } else { flag::PARENTS };
         let links = if self.links.is_empty() { 0 } else { flag::LINKS };
         parents | links
