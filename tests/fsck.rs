@@ -35,7 +35,7 @@ fn damage_is_named_with_its_images_and_mended_where_it_can_be() {
     let victim = tree_with(&rbuild, "d/a").join("d/a");
     fs::set_permissions(&victim, fs::Permissions::from_mode(0o666)).unwrap();
     for words in [&["fsck"][..], &["fsck", "--quick"]] {
-        let found = rbuild.run(words).expect_status(1).stdout;
+        let found = rbuild.run(words).expect_code(1).stdout;
         assert!(found.starts_with("damage: layer sha256:"), "{found}");
         assert!(found.contains("/d/a: its mode is 0666, not 0644 (images: app:latest)"), "{found}");
     }
@@ -46,12 +46,12 @@ fn damage_is_named_with_its_images_and_mended_where_it_can_be() {
 
     // Content that is nowhere else is lost, and no command passes it on.
     fs::write(&victim, "two\n").unwrap();
-    let told = rbuild.run(&["fsck", "--format", "json"]).expect_status(1).stdout;
+    let told = rbuild.run(&["fsck", "--format", "json"]).expect_code(1).stdout;
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["findings"][0]["severity"], "damage");
     assert_eq!(told["findings"][0]["images"][0], "app:latest");
     assert!(told["checkedBytes"].as_u64().unwrap() > 1000, "{told}");
-    let lost = rbuild.run(&["fsck", "--repair"]).expect_status(1).stdout;
+    let lost = rbuild.run(&["fsck", "--repair"]).expect_code(1).stdout;
     assert!(lost.contains("lost: layer") && lost.contains("app:latest"), "{lost}");
     for format in ["docker-archive", "oci-archive"] {
         let path = rbuild.path(format);

@@ -60,8 +60,8 @@ pub enum Severity {
 pub enum Subject {
     Index,
     Name(String),
-    Image(ImageId),
     Layer(DiffId),
+    Image(ImageId),
     Blob(BlobId),
     /// A file or folder of the store, below its root.
     Place(String),

@@ -156,6 +156,11 @@ impl RecipeReader {
         self.substitutes.insert(path, file);
     }
 
+    /// Whether nothing follows the last segment.
+    pub(crate) fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(matches!(self.now, Source::End) && self.recipe.read(&mut [0])? == 0)
+    }
+
     pub(crate) fn take_faults(&mut self) -> Vec<(Vec<u8>, io::Error)> {
         std::mem::take(&mut self.faults)
     }

@@ -22,7 +22,7 @@ use crate::archive::expected::{ExpectedTree, Made};
 use crate::archive::observed::{Comparison, Facts, has_clean_holes, look_at, observe};
 use crate::archive::read::Entry;
 use crate::archive::recipe::{Content, RecipeReader};
-use crate::archive::unpack::{Gaps, flag, make_one};
+use crate::archive::unpack::{flag, make_one};
 use crate::archive::{DIRECTORY, lossy};
 use crate::digest::{Digest, Hasher};
 use crate::folder::{Folder, names_in};
@@ -168,6 +168,9 @@ fn stream(store: &Store, row: &LayerRow, layer: BorrowedFd<'_>, quick: bool) -> 
     while expected.is_err() && !tar.fill_buf()?.is_empty() {
         tar.at = tar.end;
     }
+    if expected.is_ok() && !tar.recipe.is_at_end()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "something follows its end"));
+    }
     let faults = tar.recipe.take_faults();
     Ok(Streamed { expected, digest: tar.hasher.map(Hasher::finish), count_bytes: tar.count_bytes, faults })
 }
@@ -240,9 +243,14 @@ fn own_files(layer: BorrowedFd<'_>, checked: &mut Checked) -> io::Result<()> {
 /// `gaps` and `displaced/` hold what the tar asks for and nothing else.
 fn lists(layer: BorrowedFd<'_>, expected: &ExpectedTree, checked: &mut Checked) -> io::Result<()> {
     let has_gaps = expected.flags() & (flag::PARENTS | flag::LINKS) != 0;
-    let same = match Gaps::read(layer) {
-        Ok(gaps) => has_gaps && gaps == expected.gaps,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => !has_gaps,
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let same = match rustix::fs::openat(layer, "gaps", flags, Mode::empty()) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            File::from(file).read_to_end(&mut bytes)?;
+            has_gaps && bytes == expected.gaps.bytes()
+        }
+        Err(Errno::NOENT) => !has_gaps,
         Err(_) => false,
     };
     if !same {

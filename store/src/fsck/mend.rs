@@ -36,7 +36,7 @@ const TRIES: usize = 64;
 
 pub(super) fn mend(store: &Store, damaged: &BTreeSet<Subject>) -> Outcomes {
     let mut outcomes = Outcomes::new();
-    // In the order of `Subject`: configs before layers, layers before the blobs that come of them.
+    // In the order of `Subject`: layers before images and blobs, which are made of them.
     for subject in damaged {
         let mended = match subject {
             Subject::Index => reindex(store),

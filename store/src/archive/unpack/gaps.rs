@@ -45,7 +45,8 @@ impl Gaps {
         parents | links
     }
 
-    pub(super) fn write(&self, layer: BorrowedFd<'_>) -> io::Result<()> {
+    /// As they stand in the file.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for path in &self.directories {
             bytes.extend([b"d ", &path[..], b"\0"].concat());
@@ -53,9 +54,13 @@ impl Gaps {
         for (path, target) in &self.links {
             bytes.extend([b"l ", &path[..], b"\0", target, b"\0"].concat());
         }
+        bytes
+    }
+
+    pub(super) fn write(&self, layer: BorrowedFd<'_>) -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(layer, "gaps", flags, Mode::RUSR | Mode::WUSR)?;
-        std::fs::File::from(file).write_all(&bytes)
+        std::fs::File::from(file).write_all(&self.bytes())
     }
 
     pub(crate) fn read(layer: BorrowedFd<'_>) -> io::Result<Self> {
