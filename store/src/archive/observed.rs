@@ -210,9 +210,10 @@ impl<P: FnMut(&Entry) -> io::Result<Facts>> Comparison<'_, P> {
         {
             self.differ(b"", why);
         }
-        // Its opaque mark is a flag of the layer's row.
-        let marks = facts.overlay_marks(self.form).map(lossy).collect::<Vec<_>>();
-        if let Some(mark) = marks.first() {
+        // The kernel leaves notes of its own on the root of an upper directory; these two change what is seen.
+        let is_bad = |mark: &&[u8]| mark.ends_with(b".redirect") || mark.ends_with(b".metacopy");
+        let mark = facts.overlay_marks(self.form).find(is_bad).map(lossy);
+        if let Some(mark) = mark {
             self.differ(b"", format!("it has the attribute `{mark}`"));
         }
         Ok(())
