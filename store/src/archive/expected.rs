@@ -141,7 +141,7 @@ impl ExpectedTree {
         match entry.kind {
             Kind::Directory => {
                 self.parent = Some((path.join(&b'/'), real.clone()));
-                self.directory(real, entry);
+                self.directory(&real, entry);
             }
             Kind::HardLink => self.hard_link(real, &path, &entry)?,
             _ => {
@@ -160,9 +160,9 @@ impl ExpectedTree {
         self.inodes.last_mut().expect("one was pushed")
     }
 
-    fn directory(&mut self, real: Vec<u8>, entry: Entry) {
-        self.times.push((real.clone(), entry.mtime));
-        let known = self.names.get(&real).map(|name| name.inode);
+    fn directory(&mut self, real: &[u8], entry: Entry) {
+        self.times.push((real.to_vec(), entry.mtime));
+        let known = self.names.get(real).map(|name| name.inode);
         match known.map(|inode| &mut self.inodes[inode]) {
             Some(inode) if inode.kind() == Kind::Directory => {
                 let before = match std::mem::replace(&mut inode.made, Made::Parent) {
@@ -174,12 +174,12 @@ impl ExpectedTree {
             other => {
                 let hides = other.is_some_and(|inode| matches!(inode.made, Made::Whiteout));
                 if known.is_some() {
-                    self.clear_way(&real);
+                    self.clear_way(real);
                 }
-                self.put(real.clone(), Made::Entry(Box::new(entry)), None, false).is_opaque = hides;
+                self.put(real.to_vec(), Made::Entry(Box::new(entry)), None, false).is_opaque = hides;
             }
         }
-        self.gaps.directories.remove(&real);
+        self.gaps.directories.remove(real);
     }
 
     fn hard_link(&mut self, real: Vec<u8>, path: &[&[u8]], entry: &Entry) -> Result<()> {

@@ -93,7 +93,7 @@ fn facts_of(dir: &OwnedFd, name: &[u8]) -> io::Result<Facts> {
         mtime: Time { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
         size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
         device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
-        link_count: u64::try_from(stat.st_nlink).unwrap_or(0),
+        link_count: stat.st_nlink,
         inode: stat.st_ino,
         link,
         xattrs,

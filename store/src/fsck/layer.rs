@@ -279,7 +279,7 @@ fn displaced_files(displaced: &OwnedFd, expected: &ExpectedTree, checked: &mut C
     ) {
         Ok(list) => drop(File::from(list).read_to_end(&mut listed)?),
         Err(errno) => {
-            checked.damage(Some("displaced/list".to_owned()), format!("it cannot be opened: {errno}"))
+            checked.damage(Some("displaced/list".to_owned()), format!("it cannot be opened: {errno}"));
         }
     }
     let mut by_path: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();

@@ -57,6 +57,7 @@ pub(super) fn mend(store: &Store, damaged: &BTreeSet<Subject>) -> Outcomes {
 /// What was done, or why nothing could be done.
 type Mended = Result<String, String>;
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn text(error: StoreError) -> String {
     chain(&error)
 }
