@@ -15,6 +15,7 @@ use store::layers::{Expected, SealOptions};
 use store::oci::descriptor::Descriptor;
 use store::oci::manifest::Manifest;
 use store::oci::media_type;
+use store::transfer::{Format, Saved, Target, save};
 use store::{BlobId, DiffId, Digest, Store};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -643,6 +644,13 @@ fn damaged_rows_and_folders_are_found_and_mended_where_something_else_says_it() 
         let report = fixture.fsck();
         assert!(report.damage().next().is_some(), "{change}: not found");
         assert_eq!(damaged_images(&report), images.into_iter().map(str::to_owned).collect(), "{change}");
+        if change.contains("config") {
+            let image = fixture.store.images().find("one:1").unwrap().unwrap();
+            let saved = [Saved { image, names: Vec::new() }];
+            let mut out = Vec::new();
+            let told = save(&fixture.store, &saved, Format::Docker, Target::Archive(&mut out)).unwrap_err();
+            assert!(format!("{told:?}").contains("WrongContent"), "{told:?}");
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::oci::index::{ImageIndex, LayoutMark};
 use crate::oci::json;
 use crate::oci::manifest::Manifest;
 use crate::oci::media_type;
-use crate::{Image, Reference, Store};
+use crate::{Image, Reference, Store, StoreError};
 
 /// How images are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +206,12 @@ fn is_whole(store: &Store, image: &Image, manifest: &Manifest) -> Result<bool, T
 
 fn config(store: &Store, image: ImageId) -> Result<Vec<u8>, TransferError> {
     let missing = || TransferError::Missing { name: image.to_string(), named_by: "store" };
-    store.images().config_bytes(image)?.ok_or_else(missing)
+    let bytes = store.images().config_bytes(image)?.ok_or_else(missing)?;
+    let (expected, actual) = (image.0, Digest::of(&bytes));
+    if actual != expected {
+        return Err(StoreError::WrongContent { what: "config", expected, actual }.into());
+    }
+    Ok(bytes)
 }
 
 fn put_bytes(sink: &mut dyn Sink, name: &str, bytes: &[u8]) -> Result<(), TransferError> {
