@@ -635,7 +635,7 @@ fn damaged_rows_and_folders_are_found_and_mended_where_something_else_says_it() 
     fixture.expect_clean("folders");
     for (change, images) in [
         ("UPDATE names SET image_id = replace(image_id, 'a', 'b') WHERE reference LIKE '%one%'", vec![]),
-        ("UPDATE images SET config = config || ' ' WHERE manifest IS NOT NULL", vec!["one:1"]),
+        ("UPDATE images SET config = CAST(config || ' ' AS BLOB) WHERE manifest IS NOT NULL", vec!["one:1"]),
         ("UPDATE images SET manifest = replace(manifest, '1', '2')", vec!["one:1"]),
         ("UPDATE layers SET diff_id = 'nonsense' WHERE gaps > 8", vec!["one:1"]),
     ] {
