@@ -66,7 +66,7 @@ impl Snapshot {
             Ok(ImageRow { id: row.get(0)?, config: row.get(1)?, manifest: row.get(2)?, size_bytes })
         });
         self.images = images.into_iter().map(|row| (row.id, row)).collect();
-        let query = "SELECT diff_id, tar_size, disk_size, entry_count, synced, boot_id, gaps FROM layers";
+        let query = "SELECT diff_id, tar_size, disk_size, entry_count, synced, boot_id, gaps, cloned_size FROM layers";
         let layers = table(connection, broken, query, |row| {
             let count = |column: usize| row.get::<_, Count>(column).map(|count| count.0);
             Ok(LayerRow {
@@ -75,6 +75,7 @@ impl Snapshot {
                 synced: row.get(4)?,
                 boot_id: row.get(5)?,
                 gaps: row.get(6)?,
+                cloned_bytes: count(7)?,
             })
         });
         self.layers = layers.into_iter().map(|row| (row.layer.diff_id, row)).collect();

@@ -104,6 +104,8 @@ pub(super) fn rebuild(
         layer: Layer { diff_id, tar_size_bytes: came.count_bytes, entry_count: unpacked.entry_count },
         disk_size_bytes: unpacked.disk_size_bytes,
         gaps: unpacked.gap_flags,
+        // What the damaged one shared is not looked for again.
+        cloned_bytes: 0,
         synced: true,
         boot_id: store.boot_id()?.to_owned(),
     };
