@@ -50,6 +50,8 @@ commands! {
     Copy = copy,
     /// Say what this machine can do, and what would mend what it can't
     Doctor = doctor,
+    /// Say what of the store is damaged, and mend it
+    Fsck = fsck,
     /// Show how an image was made, newest step first
     History = history,
     /// List images

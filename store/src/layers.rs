@@ -204,6 +204,13 @@ impl Layers<'_> {
         compress(&mut tar, writer, packing).map_err(StoreError::io("pack", self.path_of(diff_id)))
     }
 
+    /// Puts what `packed` unpacks to in the place of a damaged layer, durably; it must be that very layer.
+    ///
+    /// A layer that somebody uses stays as it is.
+    pub(crate) fn rebuild(self, packed: &mut (dyn Read + Send), diff_id: DiffId) -> Result<(), StoreError> {
+        import::rebuild(self, packed, diff_id)
+    }
+
     /// The row of a layer that can be trusted.
     fn row(self, diff_id: DiffId) -> Result<Option<LayerRow>, StoreError> {
         let found = self.store.index.read("look up a layer", |c| index::layers::find(c, diff_id))?;
@@ -214,7 +221,7 @@ impl Layers<'_> {
     }
 
     /// Opens and locks the tree of a layer; `None` when a collector is taking it.
-    fn open_tree(self, diff_id: DiffId) -> Result<Option<OwnedFd>, StoreError> {
+    pub(crate) fn open_tree(self, diff_id: DiffId) -> Result<Option<OwnedFd>, StoreError> {
         let place = format!("{}/tree", place_of(diff_id));
         let failed = || StoreError::io("open", self.store.root.join(&place));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -275,6 +282,39 @@ impl Layers<'_> {
         let tree = published.map_err(failed())?;
         self.store.held().insert(diff_id, tree);
         Ok(())
+    }
+
+    /// Puts a finished folder in the place of the layer `row` speaks of; `folder` takes what was there.
+    fn replace(self, folder: &Folder, row: &LayerRow) -> Result<(), StoreError> {
+        let diff_id = row.layer.diff_id;
+        let place = place_of(diff_id);
+        let failed = || StoreError::io("replace", self.path_of(diff_id));
+        let dir = &self.store.dir;
+        self.store.held().remove(&diff_id);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Held until the new one is in its place, as a collector does.
+        let lock = rustix::fs::openat(dir, format!("{place}/tree"), flags, Mode::empty()).ok();
+        if let Some(lock) = &lock {
+            match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(StoreError::LayerInUse(diff_id)),
+                other => other.map_err(failed())?,
+            }
+        }
+        let put = || -> Result<(), Errno> {
+            match rustix::fs::renameat(dir, &place, &folder.dir, "damaged") {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            rustix::fs::renameat(&folder.dir, "layer", dir, &place)
+        };
+        let replaced = self.store.index.write("record a layer", Commit::Durable, |transaction| {
+            let put = put();
+            if put.is_ok() {
+                index::layers::insert(transaction, row)?;
+            }
+            Ok(put)
+        })?;
+        replaced.map_err(failed())
     }
 
     pub(crate) fn path_of(self, diff_id: DiffId) -> PathBuf {

@@ -27,6 +27,7 @@ pub mod cache;
 pub mod containers;
 pub mod digest;
 mod folder;
+pub mod fsck;
 mod gc;
 pub mod images;
 mod index;

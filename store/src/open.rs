@@ -25,7 +25,7 @@ use crate::index::{self, Commit, Index};
 use crate::layers::Layers;
 use crate::lease::{self, Lease};
 
-const FOLDERS: [&str; 9] =
+pub(crate) const FOLDERS: [&str; 9] =
     ["blobs", "blobs/sha256", "layers", "scratch", "containers", "volumes", "leases", "staging", "trash"];
 
 /// An open store. Threads may share it; other processes may have it open too.
@@ -88,6 +88,8 @@ pub enum StoreError {
     WrongSize { what: &'static str, expected: Digest, expected_bytes: u64, actual_bytes: u64 },
     #[error("layer {0} is not in the store")]
     MissingLayer(DiffId),
+    #[error("layer {0} is in use: end what uses it and try again")]
+    LayerInUse(DiffId),
     #[error("blob {0} is not in the store")]
     MissingBlob(BlobId),
     #[error("blob {id} has {size_bytes} bytes, more than the {limit_bytes} that such a document may have")]

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 
 pub mod compress;
+pub(crate) mod expected;
+pub(crate) mod observed;
 pub(crate) mod pack;
 pub use pack::pack_tree;
 pub(crate) mod read;

@@ -29,7 +29,7 @@ use crate::root_dir::open_by_rules;
 
 mod header;
 mod out;
-mod place;
+pub(crate) mod place;
 
 use header::{Header, Kind};
 use out::{HashAndRecipe, Sink, Stream};
@@ -68,6 +68,20 @@ pub(crate) fn pack(
     Ok(PackedTree { digest: hasher.finish(), tar_size_bytes, disk_size_bytes, entry_count })
 }
 
+/// Writes the recipe of a tree that was packed before; the tree is only read.
+pub(crate) fn pack_again(
+    tree: BorrowedFd<'_>,
+    overlay: OverlayForm,
+    with_root: bool,
+    recipe: impl Write,
+) -> Result<Digest> {
+    let mut out = HashAndRecipe::new(recipe).map_err(failed("pack", b"/"))?;
+    let mut packer = Packer::new(tree, Some(overlay), &mut out);
+    packer.changes = false;
+    packer.walk(with_root)?;
+    Ok(out.finish().map_err(failed("pack", b"/"))?.finish())
+}
+
 /// Writes any tree (a mounted stack, say) as a tar in the same form; the tree is only read.
 pub fn pack_tree(tree: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
     let mut stream = Stream(out);
@@ -78,6 +92,8 @@ struct Packer<'u, S: Sink> {
     tree: BorrowedFd<'u>,
     /// Of an upper directory, which is changed to fit its tar; `None` leaves the tree alone.
     upper: Option<OverlayForm>,
+    /// Whether an upper directory is put in order on the way.
+    changes: bool,
     clamp_mtime_seconds: Option<i64>,
     out: &'u mut S,
     /// Of files with several names: inode → the name that has the content.
@@ -103,6 +119,7 @@ impl<'u, S: Sink> Packer<'u, S> {
         Self {
             tree,
             upper,
+            changes: upper.is_some(),
             clamp_mtime_seconds: None,
             out,
             first_names: HashMap::new(),
@@ -114,9 +131,11 @@ impl<'u, S: Sink> Packer<'u, S> {
 
     fn walk(&mut self, with_root: bool) -> Result<()> {
         let root = self.open_dir(b"").map_err(failed("open", b"/"))?;
+        let mut root_seconds = None;
         if with_root {
             let mut header = Header::new(b"./", Kind::Directory);
             self.describe(&mut header, &rustix::fs::fstat(&root).map_err(failed("look at", b"/"))?);
+            root_seconds = Some(header.mtime_seconds);
             self.put(&header)?;
         }
         let mut stack = vec![self.frame(root, Vec::new(), None)?];
@@ -126,7 +145,7 @@ impl<'u, S: Sink> Packer<'u, S> {
                 None => self.open_dir(&frame.path).map_err(failed("open", &frame.path))?,
             };
             let Some((name, kind)) = frame.names.pop() else {
-                if let (Some(seconds), Some(_)) = (frame.mtime, self.upper) {
+                if let (Some(seconds), true) = (frame.mtime.or(root_seconds), self.changes) {
                     set_mtime(dir.as_fd(), seconds).map_err(failed("set the time of", &frame.path))?;
                 }
                 continue;
@@ -207,7 +226,7 @@ impl<'u, S: Sink> Packer<'u, S> {
         match kind {
             FileType::RegularFile => self.file(dir, name, &path).map(|()| None),
             FileType::Directory => self.directory(dir, name, path).map(Some),
-            FileType::Socket if self.upper.is_none() => Ok(None),
+            FileType::Socket if !self.changes => Ok(None),
             FileType::Socket => {
                 let gone = rustix::fs::unlinkat(dir, name, AtFlags::empty());
                 gone.map_err(failed("remove socket", &path)).map(|()| None)
@@ -262,7 +281,7 @@ impl<'u, S: Sink> Packer<'u, S> {
         if header.size_bytes > 0 {
             self.content(&file, path, header.size_bytes).map_err(failed("read", path))?;
         }
-        if self.upper.is_some() && needs_time(&stat, header.mtime_seconds) {
+        if self.changes && needs_time(&stat, header.mtime_seconds) {
             set_mtime(file.as_fd(), header.mtime_seconds).map_err(failed("set the time of", path))?;
         }
         Ok(())
@@ -325,7 +344,7 @@ impl<'u, S: Sink> Packer<'u, S> {
             }
             self.first_names.insert(stat.st_ino, path.to_vec());
         }
-        if self.upper.is_some() && needs_time(&stat, header.mtime_seconds) {
+        if self.changes && needs_time(&stat, header.mtime_seconds) {
             let time = super::Time { seconds: header.mtime_seconds, nanoseconds: 0 };
             rustix::fs::utimensat(dir, name, &time.timestamps(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(failed("set the time of", path))?;
@@ -353,7 +372,9 @@ impl<'u, S: Sink> Packer<'u, S> {
                     let why = "overlayfs moved or copied it by reference, which a layer can't hold";
                     return Err(io::Error::new(io::ErrorKind::Unsupported, why));
                 }
-                place.remove(&name)?;
+                if self.changes {
+                    place.remove(&name)?;
+                }
             } else if name == DEVICE_XATTR.as_bytes() {
                 header.become_device(&place.xattr(&name)?);
             } else if is_carried(&name) {

@@ -88,22 +88,45 @@ pub(crate) struct RecipeReader {
     displaced: HashMap<Vec<u8>, Vec<u64>>,
     now: Source,
     path: PathBuf,
+    content: Content,
+    /// Files that could not be read to their end, and why.
+    faults: Vec<(Vec<u8>, io::Error)>,
+    /// Read in place of the tree's own.
+    substitutes: HashMap<Vec<u8>, File>,
+}
+
+/// What a reader does about files' content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Reads it; what can't be read is an error.
+    Needed,
+    /// Reads it; what can't be read becomes zeros and a fault.
+    Wanted,
+    /// Passes zeros on in its place.
+    Left,
 }
 
 enum Source {
     Between,
+    Zeros { left: u64 },
     Literal { left: u64 },
-    File { file: File, left: u64, rest: Vec<(u64, u64)> },
+    File { file: File, left: u64, rest: Vec<(u64, u64)>, path: Vec<u8> },
     End,
 }
 
 impl RecipeReader {
     /// Opens the recipe in a layer's folder; `path` is for messages.
     pub(crate) fn open(layer: OwnedFd, path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let recipe = File::from(rustix::fs::openat(&layer, "recipe", flags, Mode::empty())?);
+        Self::with_recipe(recipe, layer, path)
+    }
+
+    /// Takes a recipe that lies elsewhere.
+    pub(crate) fn with_recipe(recipe: File, layer: OwnedFd, path: &Path) -> io::Result<Self> {
         let open = |name: &str, flags: OFlags| {
             rustix::fs::openat(&layer, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
         };
-        let recipe = File::from(open("recipe", OFlags::RDONLY)?);
         let tree = open("tree", OFlags::PATH | OFlags::DIRECTORY)?;
         let displaced = match open("displaced/list", OFlags::RDONLY) {
             Ok(list) => read_displaced(File::from(list))?,
@@ -111,7 +134,35 @@ impl RecipeReader {
             Err(errno) => return Err(errno.into()),
         };
         let recipe = BufReader::with_capacity(128 << 10, zstd::Decoder::new(recipe)?);
-        Ok(Self { recipe, tree, layer, displaced, now: Source::Between, path: path.to_owned() })
+        Ok(Self {
+            recipe,
+            tree,
+            layer,
+            displaced,
+            now: Source::Between,
+            path: path.to_owned(),
+            content: Content::Needed,
+            faults: Vec::new(),
+            substitutes: HashMap::new(),
+        })
+    }
+
+    pub(crate) fn with_content(self, content: Content) -> Self {
+        Self { content, ..self }
+    }
+
+    /// Reads `file` where the recipe names `path` of the tree.
+    pub(crate) fn substitute(&mut self, path: Vec<u8>, file: File) {
+        self.substitutes.insert(path, file);
+    }
+
+    /// Whether nothing follows the last segment.
+    pub(crate) fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(matches!(self.now, Source::End) && self.recipe.read(&mut [0])? == 0)
+    }
+
+    pub(crate) fn take_faults(&mut self) -> Vec<(Vec<u8>, io::Error)> {
+        std::mem::take(&mut self.faults)
     }
 
     fn damaged(&self, what: &'static str) -> io::Error {
@@ -140,11 +191,28 @@ impl RecipeReader {
             rest.push((self.number()?, self.number()?));
         }
         rest.reverse();
-        let file = match self.displaced.get_mut(&path).and_then(Vec::pop) {
-            Some(number) => Self::open_beneath(&self.layer, format!("displaced/{number}").as_bytes())?,
-            None => Self::open_beneath(&self.tree, &path)?,
+        let displaced = self.displaced.get_mut(&path).and_then(Vec::pop);
+        if self.content == Content::Left {
+            return Ok(Source::Zeros { left: total(&rest) });
+        }
+        let opened = match (displaced, self.substitutes.get(&path)) {
+            (Some(number), _) => Self::open_beneath(&self.layer, format!("displaced/{number}").as_bytes()),
+            (None, Some(file)) => file.try_clone(),
+            (None, None) => Self::open_beneath(&self.tree, &path),
         };
-        Ok(Source::File { file, left: 0, rest })
+        match opened {
+            Ok(file) => Ok(Source::File { file, left: 0, rest, path }),
+            Err(error) => self.fault(path, error, total(&rest)),
+        }
+    }
+
+    /// Notes what can't be read, where that is asked for, and goes on with zeros.
+    fn fault(&mut self, path: Vec<u8>, error: io::Error, left: u64) -> io::Result<Source> {
+        if self.content == Content::Needed {
+            return Err(error);
+        }
+        self.faults.push((path, error));
+        Ok(Source::Zeros { left })
     }
 
     fn open_beneath(dir: &OwnedFd, path: &[u8]) -> io::Result<File> {
@@ -178,28 +246,55 @@ impl Read for RecipeReader {
         loop {
             let step = match &mut self.now {
                 Source::End => return Ok(0),
-                Source::Between => None,
-                Source::Literal { left } => Some(read_some(&mut self.recipe, buffer, left)?),
-                Source::File { file, left, rest } => {
-                    if *left == 0
-                        && let Some((offset, length)) = rest.pop()
-                    {
-                        rustix::fs::seek(&*file, rustix::fs::SeekFrom::Start(offset))?;
-                        *left = length;
-                    }
-                    Some(read_some(file, buffer, left)?)
-                }
+                Source::Between => Ok(0),
+                Source::Literal { left } => Ok(read_some(&mut self.recipe, buffer, left)?),
+                Source::Zeros { left } => read_some(&mut io::repeat(0), buffer, left),
+                Source::File { file, left, rest, .. } => read_region(file, buffer, left, rest),
             };
-            match (step, &self.now) {
-                (Some(count), _) if count > 0 => return Ok(count),
-                (_, Source::Literal { left: 1.. } | Source::File { left: 1.., .. }) => {
+            match (step, std::mem::replace(&mut self.now, Source::Between)) {
+                (Ok(count @ 1..), now) => {
+                    self.now = now;
+                    return Ok(count);
+                }
+                (Ok(0), Source::Literal { left: 1.. }) => {
                     return Err(self.damaged("it asks for more content than there is"));
                 }
-                (_, Source::File { rest, .. }) if !rest.is_empty() => {}
-                _ => self.now = self.next_source()?,
+                (Ok(0), Source::File { left: left @ 1.., rest, path, .. }) => {
+                    let error = self.damaged("it asks for more content than there is");
+                    self.now = self.fault(path, error, left + total(&rest))?;
+                }
+                (Err(error), Source::File { left, rest, path, .. }) => {
+                    self.now = self.fault(path, error, left + total(&rest))?;
+                }
+                (Err(error), _) => return Err(error),
+                (Ok(0), now @ Source::File { .. }) if matches!(&now, Source::File { rest, .. } if !rest.is_empty()) =>
+                {
+                    self.now = now;
+                }
+                (Ok(0), _) => self.now = self.next_source()?,
             }
         }
     }
+}
+
+fn total(regions: &[(u64, u64)]) -> u64 {
+    regions.iter().fold(0, |sum, (_, length)| sum.saturating_add(*length))
+}
+
+/// Reads from the region at hand, or from the next one when that is done.
+fn read_region(
+    file: &mut File,
+    buffer: &mut [u8],
+    left: &mut u64,
+    rest: &mut Vec<(u64, u64)>,
+) -> io::Result<usize> {
+    if *left == 0
+        && let Some((offset, length)) = rest.pop()
+    {
+        rustix::fs::seek(&*file, rustix::fs::SeekFrom::Start(offset))?;
+        *left = length;
+    }
+    read_some(file, buffer, left)
 }
 
 fn read_some(source: &mut impl Read, buffer: &mut [u8], left: &mut u64) -> io::Result<usize> {

@@ -134,6 +134,24 @@ fn take_file<R: BufRead, W: Write>(
     tree.close_file(&file, entry)
 }
 
+/// Makes what one entry describes, empty, as `tree/<name>`: what its attributes come to on this file system.
+pub(crate) fn make_one(
+    layer: BorrowedFd<'_>,
+    overlay: OverlayForm,
+    name: &[u8],
+    entry: &Entry,
+) -> Result<()> {
+    let mut tree = TreeWriter::new(layer, overlay)?;
+    match entry.kind {
+        Kind::File => tree.open_file(&[name], entry).and_then(|file| tree.close_file(&file, entry))?,
+        Kind::Directory => tree.directory(&[name], entry)?,
+        Kind::Symlink => tree.symlink(&[name], entry)?,
+        Kind::HardLink => {}
+        Kind::Character | Kind::Block | Kind::Fifo => tree.device(&[name], entry)?,
+    }
+    tree.finish().map(drop)
+}
+
 /// Content of what makes no file stays in the recipe.
 fn skip_content<R: BufRead, W: Write>(reader: &mut TarReader<R>, recipe: &mut RecipeWriter<W>) -> Result<()> {
     loop {
@@ -148,7 +166,7 @@ fn skip_content<R: BufRead, W: Write>(reader: &mut TarReader<R>, recipe: &mut Re
 }
 
 /// The components of a path, `.` and inner `..` resolved; none for the root.
-fn clean(path: &[u8]) -> Result<Vec<&[u8]>> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<&[u8]>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {

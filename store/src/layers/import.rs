@@ -85,6 +85,33 @@ pub(super) fn import(
     Ok(Imported { layer, blob, compression })
 }
 
+/// Unpacks a layer once more, and publishes it over the one that is there.
+pub(super) fn rebuild(
+    layers: Layers<'_>,
+    packed: &mut (dyn Read + Send),
+    diff_id: DiffId,
+) -> Result<(), StoreError> {
+    let store = layers.store;
+    let staged = Staged::make(store)?;
+    let mut source = Source { inner: packed, hasher: Hasher::new(), blob: None };
+    let (compression, came) = stream(&mut source, Some(&staged), store)?;
+    let expected = Expected { diff_id: Some(diff_id), ..Expected::default() };
+    check(&source.hasher, &came, compression, expected)?;
+    let unpacked = came.unpacked.expect("it was staged");
+    // On disk before it takes the place of what may be on disk.
+    rustix::fs::syncfs(&store.dir).map_err(StoreError::io("sync", &store.root))?;
+    let row = LayerRow {
+        layer: Layer { diff_id, tar_size_bytes: came.count_bytes, entry_count: unpacked.entry_count },
+        disk_size_bytes: unpacked.disk_size_bytes,
+        gaps: unpacked.gap_flags,
+        // What the damaged one shared is not looked for again.
+        cloned_bytes: 0,
+        synced: true,
+        boot_id: store.boot_id()?.to_owned(),
+    };
+    layers.replace(&staged.folder, &row)
+}
+
 fn has_blob(store: &Store, expected: Expected) -> Result<bool, StoreError> {
     match expected.blob {
         Some(id) => store.blobs().keep(id, None),

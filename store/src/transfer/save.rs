@@ -28,7 +28,7 @@ use crate::oci::descriptor::{CONTAINERD_NAME, Descriptor, REF_NAME};
 use crate::oci::docker_archive::{ArchivedImage, Repositories};
 use crate::oci::index::{ImageIndex, LayoutMark};
 use crate::oci::json;
-use crate::{Image, Reference, Store};
+use crate::{Image, Reference, Store, StoreError};
 
 /// The first line of a `dir:` folder, of the one version that is written today.
 const DIR_VERSION: &str = "Directory Transport Version: 1.1\n";
@@ -115,13 +115,18 @@ pub fn save(
 pub(super) fn outgoing(store: &Store, saved: &Saved) -> Result<Outgoing, TransferError> {
     let Saved { image, names } = saved;
     let missing = || TransferError::Missing { name: image.id.to_string(), named_by: "store" };
+    let config = store.images().config_bytes(image.id)?.ok_or_else(missing)?;
+    let (expected, actual) = (image.id.0, Digest::of(&config));
+    if actual != expected {
+        return Err(StoreError::WrongContent { what: "config", expected, actual }.into());
+    }
     let manifest = match image.manifest {
         Some(id) if store.blobs().contains(id)? => Some(store.blobs().read(id)?),
         _ => None,
     };
     Ok(Outgoing {
         id: image.id,
-        config: store.images().config_bytes(image.id)?.ok_or_else(missing)?,
+        config,
         layers: image.layers.clone(),
         manifest,
         names: names.clone(),

@@ -33,19 +33,20 @@ pub(crate) struct Gaps {
 
 impl Gaps {
     /// Something has taken the place of `path` and of all below it.
-    pub(super) fn forget(&mut self, path: &[u8]) {
+    pub(crate) fn forget(&mut self, path: &[u8]) {
         let below = [path, b"/"].concat();
         self.directories.retain(|known| known != path && !known.starts_with(&below));
         self.links.retain(|known, _| known != path && !known.starts_with(&below));
     }
 
-    pub(super) fn flags(&self) -> u32 {
+    pub(crate) fn flags(&self) -> u32 {
         let parents = if self.directories.is_empty() { 0 } else { flag::PARENTS };
         let links = if self.links.is_empty() { 0 } else { flag::LINKS };
         parents | links
     }
 
-    pub(super) fn write(&self, layer: BorrowedFd<'_>) -> io::Result<()> {
+    /// As they stand in the file.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for path in &self.directories {
             bytes.extend([b"d ", &path[..], b"\0"].concat());
@@ -53,9 +54,13 @@ impl Gaps {
         for (path, target) in &self.links {
             bytes.extend([b"l ", &path[..], b"\0", target, b"\0"].concat());
         }
+        bytes
+    }
+
+    pub(super) fn write(&self, layer: BorrowedFd<'_>) -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(layer, "gaps", flags, Mode::RUSR | Mode::WUSR)?;
-        std::fs::File::from(file).write_all(&bytes)
+        std::fs::File::from(file).write_all(&self.bytes())
     }
 
     pub(crate) fn read(layer: BorrowedFd<'_>) -> io::Result<Self> {

@@ -338,8 +338,10 @@ impl<'l> TreeWriter<'l> {
     }
 
     fn put_aside(&mut self, dir: &OwnedFd, name: &[u8], real: &[u8], kind: FileType) -> io::Result<()> {
+        // Whatever its kind: the next file of this name may have content.
+        let has_content = !self.without_content.remove(real);
         match kind {
-            FileType::RegularFile if !self.without_content.remove(real) => {
+            FileType::RegularFile if has_content => {
                 if self.displaced.is_empty() {
                     rustix::fs::mkdirat(self.layer, "displaced", Mode::RWXU)?;
                 }
