@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 
 /// Where extended attributes are read from.
-pub(super) enum Place<'p> {
+pub(crate) enum Place<'p> {
     Open(BorrowedFd<'p>),
     /// What can't be opened: a link, a device, a fifo.
     Named(BorrowedFd<'p>, &'p [u8]),
@@ -21,7 +21,7 @@ impl Place<'_> {
         path
     }
 
-    pub(super) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn xattrs(&self) -> io::Result<Vec<Vec<u8>>> {
         let list = grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
             Self::Named(dir, name) => rustix::fs::llistxattr(&Self::path(*dir, name)[..], buffer),
@@ -37,7 +37,7 @@ impl Place<'_> {
         }
     }
 
-    pub(super) fn xattr(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn xattr(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(grow(|buffer| match self {
             Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
             Self::Named(dir, entry) => rustix::fs::lgetxattr(&Self::path(*dir, entry)[..], name, buffer),
