@@ -7,6 +7,7 @@ pub mod network;
 pub mod process;
 pub mod rootfs;
 pub mod sandbox;
+pub mod view;
 pub mod volumes;
 
 /// Takes away what a dead process left in the kernel: the cgroups and links named after its lease,

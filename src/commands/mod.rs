@@ -48,6 +48,8 @@ commands! {
     Check = check,
     /// Copy an image between archives, folders and the store
     Copy = copy,
+    /// Show what changed between images or containers
+    Diff = diff,
     /// Say what this machine can do, and what would mend what it can't
     Doctor = doctor,
     /// Say what of the store is damaged, and mend it

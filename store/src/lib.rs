@@ -25,6 +25,7 @@ pub mod archive;
 pub mod blobs;
 pub mod cache;
 pub mod containers;
+pub mod diff;
 pub mod digest;
 mod folder;
 pub mod fsck;

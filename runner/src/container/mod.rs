@@ -35,7 +35,7 @@ use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage};
 use crate::volumes::{self, VolumeError};
 
 pub use options::{HostAddress, PIDS, RunOptions, SHM_SIZE_BYTES, Tmpfs};
-pub use record::{Record, Started, State, clear_dead, find, list};
+pub use record::{Record, Started, State, clear_dead, find, hold, list, upper_of};
 
 use assemble::Start;
 use record::Folder;
@@ -294,7 +294,7 @@ impl<'s> Belongings<'s> {
             self.keep = true;
             return self.take_away();
         }
-        let place = self.folder.path.join("scratch");
+        let place = self.folder.path.join(record::SCRATCH);
         std::fs::rename(&scratch.path, &place).map_err(ContainerError::io("keep", &place))?;
         self.keep = true;
         self.folder.write(&self.record)

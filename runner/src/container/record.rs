@@ -86,6 +86,8 @@ impl State {
 
 const LOCK: &str = "lock";
 const RECORD: &str = "record.json";
+/// What the container wrote, once it has ended.
+pub(super) const SCRATCH: &str = "scratch";
 
 /// The folder of a container of this process, locked.
 #[derive(Debug)]
@@ -169,6 +171,27 @@ pub fn find(store: &Store, wanted: &str) -> Result<Record, ContainerError> {
         (Some(record), None) => Ok(record),
         (Some(_), Some(_)) => Err(ContainerError::Ambiguous(wanted.to_owned())),
         (None, _) => Err(ContainerError::Unknown(wanted.to_owned())),
+    }
+}
+
+/// Where the upper directory of a container that has ended lies.
+pub fn upper_of(store: &Store, record: &Record) -> PathBuf {
+    place(store, &record.id).join(SCRATCH).join("upper")
+}
+
+/// Keeps a container that has ended from being removed; `None` while its own process holds it.
+pub fn hold(store: &Store, record: &Record) -> Result<Option<File>, ContainerError> {
+    let path = place(store, &record.id).join(LOCK);
+    let lock = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ContainerError::Unknown(record.name.clone()));
+        }
+        other => other.map_err(ContainerError::io("open", &path))?,
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(ContainerError::io("lock", &path)(source)),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) mod place;
 
 use header::{Header, Kind};
 use out::{HashAndRecipe, Sink, Stream};
-use place::Place;
+pub(crate) use place::Place;
 
 /// Directories kept open on the way down; those above are opened again on the way up.
 const OPEN_DEPTH: usize = 128;

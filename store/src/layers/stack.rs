@@ -81,4 +81,10 @@ impl Stack {
     pub fn of_tree(tree: OwnedFd) -> Self {
         Self { trees: vec![tree], root_tree: None }
     }
+
+    /// Lays the upper directory of a scratch over it, which has taken the root of this stack.
+    pub fn put_on_top(&mut self, upper: OwnedFd) {
+        self.trees.push(upper);
+        self.root_tree = Some(self.trees.len() - 1);
+    }
 }
