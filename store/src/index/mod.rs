@@ -29,13 +29,14 @@ pub(crate) mod images;
 pub(crate) mod layers;
 
 /// The schema this program writes; a higher one in the file belongs to a newer program.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// How long a writer waits for another process's commit.
 const BUSY: Duration = Duration::from_secs(30);
 
 /// Migrations from format n to n + 1; the first makes an empty file format 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("schema-2.sql"), include_str!("schema-3-images.sql")];
 
 /// The open database. Threads take turns.
 #[derive(Debug)]
