@@ -106,7 +106,9 @@ pub(crate) fn insert(
         }
     }
     let mut statement = connection.prepare_cached(
-        "INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(sequence), 0) + 1 FROM images))
+        "INSERT INTO images (id, config, manifest, created, size, sequence, config_created)
+         VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(sequence), 0) + 1 FROM images),
+                 CASE WHEN json_valid(CAST(?2 AS TEXT)) THEN json_extract(CAST(?2 AS TEXT), '$.created') END)
          ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest)",
     )?;
     statement.execute(params![id, config, manifest, now_seconds(), Count(size_bytes)])?;

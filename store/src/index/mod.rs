@@ -238,6 +238,10 @@ mod tests {
                        VALUES (?1, 10, 20, 3, 1, '', 0, 7)";
             let diff_id = DiffId(Digest::of(b"a layer"));
             connection.execute(row, [diff_id]).unwrap();
+            let config = br#"{"created":"2020-01-01T00:00:00Z"}"#;
+            let image = ImageId(Digest::of(config));
+            let row = "INSERT INTO images (id, config, created, size, sequence) VALUES (?1, ?2, 5, 10, 1)";
+            connection.execute(row, rusqlite::params![image, config]).unwrap();
             connection.pragma_update(None, "user_version", older).unwrap();
             drop(connection);
 
@@ -245,6 +249,8 @@ mod tests {
             assert_eq!(index.read("read", format_of).unwrap(), FORMAT);
             let row = index.read("read", |connection| layers::find(connection, diff_id)).unwrap().unwrap();
             assert_eq!((row.disk_size_bytes, row.cloned_bytes), (20, 0));
+            let listed = index.read("read", images::listed).unwrap();
+            assert_eq!((listed[0].id, listed[0].created.as_deref()), (image, Some("2020-01-01T00:00:00Z")));
             index.write("write", Commit::Soon, |connection| layers::insert(connection, &row)).unwrap();
         }
     }
