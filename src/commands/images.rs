@@ -5,6 +5,7 @@ use std::fmt;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
+use runner::container::Record;
 use serde::Serialize;
 use store::{Image, ImageId, Listed, Reference, Store};
 
@@ -15,7 +16,7 @@ use crate::human;
 use crate::output::Output;
 use crate::values;
 
-const NONE: &str = "<none>";
+pub(crate) const NONE: &str = "<none>";
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -258,6 +259,19 @@ impl Filter {
                 Side::After => created > *at,
             }),
         })
+    }
+
+    /// Whether a container fits; what is said of images only fits none.
+    pub(crate) fn takes_container(&self, record: &Record) -> bool {
+        match self {
+            Self::Label { name, value, is_wanted } => {
+                let found = record.labels.get(name);
+                let fits = found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found));
+                fits == *is_wanted
+            }
+            Self::At(at, Side::Before) => i64::try_from(record.created).is_ok_and(|made| made < at.as_second()),
+            _ => false,
+        }
     }
 
     fn takes_row(&self, row: &Row) -> bool {

@@ -48,6 +48,8 @@ commands! {
     Check = check,
     /// Copy an image between archives, folders and the store
     Copy = copy,
+    /// Show what the store takes on disk, and what a prune would free
+    Df = df,
     /// Say what this machine can do, and what would mend what it can't
     Doctor = doctor,
     /// Show how an image was made, newest step first
@@ -74,6 +76,8 @@ commands! {
     Save = save,
     /// Give an image one more name
     Tag = tag,
+    /// Show which images share which layers
+    Tree = tree,
     /// Take names away from images
     Untag = untag,
 }

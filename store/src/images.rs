@@ -12,8 +12,8 @@
 
 use crate::digest::{BlobId, DiffId, Digest, ImageId};
 use crate::gc::Collected;
-use crate::index::Commit;
 use crate::index::images as rows;
+use crate::index::{Commit, containers};
 use crate::oci::config::ImageConfig;
 use crate::oci::json::{self, DocumentError};
 use crate::{Reference, Store, StoreError};
@@ -43,6 +43,15 @@ pub struct Image {
 pub struct Pruned {
     pub images: Vec<Image>,
     pub collected: Collected,
+}
+
+/// What a prune takes.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneOptions {
+    /// Images with names too.
+    pub all: bool,
+    /// A layer that a cached step came to stays.
+    pub keep_cache: bool,
 }
 
 /// Why there is no such image.
@@ -157,23 +166,37 @@ impl Images<'_> {
     /// Takes away images that no container was made from (without `all`: only those without a name),
     /// and every layer and blob that nothing else needs; without `keep_cache` the build cache too.
     pub fn prune(&self, all: bool, keep_cache: bool, dry_run: bool) -> Result<Pruned, StoreError> {
-        let mut images = self.list()?;
-        images.retain(|image| all || image.names.is_empty());
+        self.prune_chosen(self.list()?, PruneOptions { all, keep_cache }, dry_run.then_some(&[]))
+    }
+
+    /// As [`Self::prune`], of these images only. With `as_without` nothing is changed, and it is told what
+    /// would go if the containers with these IDs were not there.
+    pub fn prune_chosen(
+        &self,
+        mut images: Vec<Image>,
+        options: PruneOptions,
+        as_without: Option<&[String]>,
+    ) -> Result<Pruned, StoreError> {
         let mut removed = Vec::new();
-        // Inside the transaction: a container may be made from one of them since the look above.
+        // Inside the transaction: a container or a name may point at one of them since it was listed.
         let mut remove = |connection: &rusqlite::Connection| -> rusqlite::Result<()> {
+            for id in as_without.unwrap_or_default() {
+                containers::remove(connection, id)?;
+            }
             for image in images.drain(..) {
-                if rows::containers(connection, image.id)?.is_empty() && rows::remove(connection, image.id)? {
+                let is_taken = options.all || rows::names(connection, image.id)?.is_empty();
+                let is_free = is_taken && rows::containers(connection, image.id)?.is_empty();
+                if is_free && rows::remove(connection, image.id)? {
                     removed.push(image);
                 }
             }
             Ok(())
         };
-        let collected = if dry_run {
-            self.store.foresee_after(keep_cache, &mut remove)?
+        let collected = if as_without.is_some() {
+            self.store.foresee_after(options.keep_cache, &mut remove)?
         } else {
             self.store.index.write("remove images", Commit::Durable, |transaction| remove(transaction))?;
-            self.store.collect(keep_cache, false)?
+            self.store.collect(options.keep_cache, false)?
         };
         Ok(Pruned { images: removed, collected })
     }

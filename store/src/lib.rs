@@ -37,6 +37,7 @@ pub mod oci;
 pub mod reference;
 pub mod root_dir;
 pub mod scratch;
+mod space;
 pub mod transfer;
 pub mod write_back;
 
@@ -51,3 +52,4 @@ pub use open::{OverlayForm, Store, StoreError};
 pub use reference::Reference;
 pub use root_dir::{ImagePath, RootDir};
 pub use scratch::Scratch;
+pub use space::{CachedStep, LayerUse, Space};
