@@ -3,10 +3,11 @@
 //! ```text
 //! table                      columns under a head
 //! json                       one object a line
-//! {{.ID}}: {{json .Names}}   fields of that object in a text; \t and \n are known
+//! {{.ID}}: {{json .A.B}}     fields of that object in a text; \t and \n are known
+//! {{index .A.B "c"}}         what a list or a map has at a place; nothing where it has nothing
 //! table {{.ID}}\t{{.Size}}   the same under a head
 //! ```
-//! Templates have no functions but `json`, no conditions and no loops: what needs these reads JSON.
+//! Templates have no other functions, no conditions and no loops: what needs these reads JSON.
 //!
 //! May touch: its arguments. Knows nothing of commands.
 
@@ -30,9 +31,10 @@ pub(crate) enum Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Text(String),
-    /// A field's name, or none for all of the row.
+    /// From the row inwards; an empty path is all of it.
     Field {
-        name: Option<String>,
+        path: Vec<String>,
+        index: Option<String>,
         as_json: bool,
     },
 }
@@ -54,26 +56,44 @@ impl FromStr for Form {
     }
 }
 
-fn parts(template: &str) -> anyhow::Result<Vec<Part>> {
+/// Reads a template.
+pub(crate) fn parts(template: &str) -> anyhow::Result<Vec<Part>> {
     let mut parts = Vec::new();
     let mut rest = template;
     while let Some((before, behind)) = rest.split_once("{{") {
         let (inner, after) = behind.split_once("}}").context("a `{{` has no `}}`")?;
         parts.push(Part::Text(unescaped(before)));
-        let inner = inner.trim();
-        let (as_json, place) = match inner.strip_prefix("json ") {
-            Some(place) => (true, place.trim()),
-            None => (false, inner),
-        };
-        let name = place.strip_prefix('.').filter(|name| name.chars().all(char::is_alphanumeric));
-        let name = name.with_context(|| {
+        let field = field(inner.trim()).with_context(|| {
             format!("`{{{{{inner}}}}}` is more than a field: use `--format json` for anything else")
         })?;
-        parts.push(Part::Field { name: (!name.is_empty()).then(|| name.to_owned()), as_json });
+        parts.push(field);
         rest = after;
     }
     parts.push(Part::Text(unescaped(rest)));
     Ok(parts)
+}
+
+/// What stands between braces.
+fn field(inner: &str) -> Option<Part> {
+    let (as_json, inner) = match inner.strip_prefix("json ") {
+        Some(inner) => (true, inner.trim().trim_start_matches('(').trim_end_matches(')')),
+        None => (false, inner),
+    };
+    let (place, index) = match inner.strip_prefix("index ") {
+        Some(words) => {
+            let (place, index) = words.trim().split_once(' ')?;
+            (place, Some(index.trim().trim_matches('"').to_owned()))
+        }
+        None => (inner, None),
+    };
+    let path = place.strip_prefix('.')?;
+    let is_known = |letter: char| letter.is_alphanumeric() || "._-".contains(letter);
+    let path: Vec<String> = match path {
+        "" => Vec::new(),
+        _ if path.chars().all(is_known) => path.split('.').map(str::to_owned).collect(),
+        _ => return None,
+    };
+    Some(Part::Field { path, index, as_json })
 }
 
 fn unescaped(text: &str) -> String {
@@ -124,21 +144,23 @@ impl Form {
 fn head_of(parts: &[Part]) -> String {
     let title = |part: &Part| match part {
         Part::Text(text) => text.clone(),
-        Part::Field { name, .. } => name.as_deref().unwrap_or_default().to_uppercase(),
+        Part::Field { path, .. } => path.last().map(|name| name.to_uppercase()).unwrap_or_default(),
     };
     parts.iter().map(title).collect()
 }
 
-fn filled(parts: &[Part], row: &Value) -> anyhow::Result<String> {
+/// The text of a template for one row.
+pub(crate) fn filled(parts: &[Part], row: &Value) -> anyhow::Result<String> {
     let mut line = String::new();
     for part in parts {
         match part {
             Part::Text(text) => line.push_str(text),
-            Part::Field { name, as_json } => {
-                let value = match name {
-                    None => row,
-                    Some(name) => row.get(name).with_context(|| no_field(name, row))?,
-                };
+            Part::Field { path, index, as_json } => {
+                let mut value = inside(row, path)?;
+                if let Some(index) = index {
+                    let Some(found) = step(value, index) else { continue };
+                    value = found;
+                }
                 match value {
                     Value::String(text) if !as_json => line.push_str(text),
                     other => line.push_str(&other.to_string()),
@@ -149,9 +171,28 @@ fn filled(parts: &[Part], row: &Value) -> anyhow::Result<String> {
     Ok(line)
 }
 
-fn no_field(name: &str, row: &Value) -> String {
-    let known: Vec<&str> = row.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-    format!("there is no field `{name}`: there are {}", known.join(", "))
+/// What a path leads to.
+fn inside<'v>(row: &'v Value, path: &[String]) -> anyhow::Result<&'v Value> {
+    let mut found = row;
+    for name in path {
+        found = step(found, name).with_context(|| {
+            let known: Vec<&str> =
+                found.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+            let path = path.join(".").escape_debug().to_string();
+            match known[..] {
+                [] => format!("there is no field `{path}` in it"),
+                _ => format!("there is no field `{path}`: there are {}", known.join(", ")),
+            }
+        })?;
+    }
+    Ok(found)
+}
+
+fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Array(values) => name.parse::<usize>().ok().and_then(|place| values.get(place)),
+        _ => value.get(name),
+    }
 }
 
 #[cfg(test)]
@@ -161,12 +202,13 @@ mod tests {
 
     #[test]
     fn templates_are_filled() {
-        let row = json!({"ID": "ab\"c", "Size": 5, "Names": ["x"]});
+        let row = json!({"ID": "ab\"c", "Size": 5, "Names": ["x"], "Map": {"a.b": "y"}});
         for (template, expected) in [
             ("{{.ID}}", "ab\"c"),
             (r"{{ .ID }}\t{{.Size}}!", "ab\"c\t5!"),
             ("{{json .ID}} {{.Names}}", r#""ab\"c" ["x"]"#),
             ("{{json .Names}}{{.Size}}", r#"["x"]5"#),
+            ("{{.Names.0}} {{index .Names 0}} {{index .Map \"a.b\"}}{{index .Map \"none\"}}!", "x x y!"),
         ] {
             let Form::Template { parts, .. } = template.parse().unwrap() else { panic!("{template}") };
             assert_eq!(filled(&parts, &row).unwrap(), expected, "{template}");

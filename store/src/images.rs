@@ -154,6 +154,19 @@ impl Images<'_> {
         self.store.index.write("take a name away", Commit::Durable, remove)
     }
 
+    /// Takes names away, all or none; returns the first that is not there.
+    pub fn remove_names(&self, names: &[Reference]) -> Result<Option<Reference>, StoreError> {
+        self.store.index.write("take names away", Commit::Durable, |transaction| {
+            for name in names {
+                if rows::named(transaction, &key(name))?.is_none() {
+                    return Ok(Some(name.clone()));
+                }
+            }
+            names.iter().try_for_each(|name| rows::remove_name(transaction, &key(name)).map(drop))?;
+            Ok(None)
+        })
+    }
+
     /// Takes an image and its names away, and every layer and blob that nothing else needs.
     ///
     /// Layers that this process has in flight do not count as needed: see [`Store::collect`].
