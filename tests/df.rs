@@ -60,6 +60,10 @@ fn what_df_promises_prune_frees_and_du_sees() {
     let rbuild = filled();
     // So the cache alone holds the layer of `unused`.
     rbuild.run(&["rmi", "unused"]).expect_ok();
+    std::fs::write(rbuild.home().join("spare"), vec![7; 2 << 20]).unwrap();
+    let tar = rbuild.path("spare.tar");
+    shell::host("tar", &["-cf", &tar, "-C", rbuild.home().to_str().unwrap(), "spare"]).expect_ok();
+    rbuild.run(&["import", &tar, "spare"]).expect_ok();
     let checks: [(&[&str], &[&str]); 4] = [
         (&["-a"], &["Images"]),
         (&["-a", "--build-cache"], &["Images", "Build Cache"]),
@@ -77,6 +81,7 @@ fn what_df_promises_prune_frees_and_du_sees() {
             let promised: u64 = kinds.iter().map(|kind| reclaimable(&before, kind)).sum();
             assert_eq!(promised, freed, "{flags:?}: {before:?}");
         }
+        assert!(freed > 1 << 20, "{flags:?}: {freed}");
         let gone = disk.saturating_sub(du(&rbuild.root()));
         assert!(gone.abs_diff(freed) < SLACK_BYTES, "{flags:?}: {freed} freed, du saw {gone}");
         count += 1;

@@ -8,6 +8,7 @@
 //! still starts.
 
 use anyhow::bail;
+use store::images::Removal;
 use store::{Image, Reference, Store};
 
 use crate::args::Global;
@@ -65,9 +66,16 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
             bail!("image {} has several names ({}): remove it by name or with --force", image.id, names.join(", "));
         }
     }
-    if containers.is_empty() {
-        store.images().remove(image.id)?;
-    } else {
+    let stays_for = match containers.is_empty() {
+        true => match store.images().remove_as_seen(&image)? {
+            Removal::Done => None,
+            Removal::UsedBy(containers) if force => Some(containers),
+            Removal::UsedBy(containers) => bail!("image {} is used by container {}", image.id, containers.join(", ")),
+            Removal::Renamed => bail!("image {} got another name meanwhile: try again", image.id),
+        },
+        false => Some(containers),
+    };
+    if stays_for.is_some() {
         for name in &image.names {
             store.images().remove_name(name)?;
         }
@@ -75,10 +83,11 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
     for name in &image.names {
         out.line(format_args!("Untagged: {name}"))?;
     }
-    if containers.is_empty() {
-        out.line(format_args!("Deleted: {}", image.id))?;
-    } else {
-        out.note(format_args!("note: image {} stays for container {}", image.id, containers.join(", ")));
+    match stays_for {
+        None => out.line(format_args!("Deleted: {}", image.id))?,
+        Some(containers) => {
+            out.note(format_args!("note: image {} stays for container {}", image.id, containers.join(", ")));
+        }
     }
     Ok(())
 }

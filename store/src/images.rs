@@ -54,6 +54,16 @@ pub struct PruneOptions {
     pub keep_cache: bool,
 }
 
+/// What came of the removal of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Done,
+    /// By the containers with these names; nothing was removed.
+    UsedBy(Vec<String>),
+    /// It got one more name meanwhile; nothing was removed.
+    Renamed,
+}
+
 /// Why there is no such image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -174,6 +184,27 @@ impl Images<'_> {
         let remove = |transaction: &rusqlite::Transaction<'_>| rows::remove(transaction, image);
         self.store.index.write("remove an image", Commit::Durable, remove)?;
         self.store.collect(true, false).map(drop)
+    }
+
+    /// As [`Self::remove`], if it still has just the names it was seen with and no container was made from it.
+    pub fn remove_as_seen(&self, seen: &Image) -> Result<Removal, StoreError> {
+        let removal = self.store.index.write("remove an image", Commit::Durable, |transaction| {
+            let users = rows::containers(transaction, seen.id)?;
+            if !users.is_empty() {
+                return Ok(Removal::UsedBy(users));
+            }
+            let names = rows::names(transaction, seen.id)?;
+            let is_seen = |name: &String| seen.names.iter().any(|seen| key(seen) == *name);
+            if !names.iter().all(is_seen) {
+                return Ok(Removal::Renamed);
+            }
+            rows::remove(transaction, seen.id)?;
+            Ok(Removal::Done)
+        })?;
+        if removal == Removal::Done {
+            self.store.collect(true, false)?;
+        }
+        Ok(removal)
     }
 
     /// Takes away images that no container was made from (without `all`: only those without a name),
@@ -378,6 +409,42 @@ mod tests {
         images.remove(two).unwrap();
         assert!(images.get(two).unwrap().is_none());
         assert!(images.set_name(&name("app"), two).is_err(), "a name never points at nothing");
+    }
+
+    #[test]
+    fn what_was_named_or_used_since_it_was_looked_at_stays() {
+        let (_folder, store) = store();
+        let images = store.images();
+        let ids = ["a", "b", "c"].map(|architecture| add(&store, architecture));
+        let seen = images.list().unwrap();
+        images.set_name(&name("late"), ids[0]).unwrap();
+        store.containers().add("1", "user", ids[1]).unwrap();
+        let options = PruneOptions { all: false, keep_cache: true };
+        let foreseen = images.prune_chosen(seen.clone(), options, Some(&[])).unwrap();
+        assert_eq!(foreseen.images.iter().map(|image| image.id).collect::<Vec<_>>(), [ids[2]]);
+        let without = images.prune_chosen(seen.clone(), options, Some(&["1".to_owned()])).unwrap();
+        assert_eq!(without.images.len(), 2);
+        assert_eq!(images.list().unwrap().len(), 3, "a dry run changes nothing");
+        assert_eq!(images.prune_chosen(seen.clone(), options, None).unwrap().images.len(), 1);
+
+        let of = |id: ImageId| seen.iter().find(|image| image.id == id).unwrap();
+        assert_eq!(images.remove_as_seen(of(ids[0])).unwrap(), Removal::Renamed);
+        assert_eq!(images.remove_as_seen(of(ids[1])).unwrap(), Removal::UsedBy(vec!["user".to_owned()]));
+        assert_eq!(images.list().unwrap().len(), 2);
+        store.containers().remove("1").unwrap();
+        assert_eq!(images.remove_as_seen(of(ids[1])).unwrap(), Removal::Done);
+        assert!(images.get(ids[1]).unwrap().is_none());
+    }
+
+    #[test]
+    fn names_go_all_or_none() {
+        let (_folder, store) = store();
+        let images = store.images();
+        images.set_names(&[name("a"), name("b")], add(&store, "amd64")).unwrap();
+        assert_eq!(images.remove_names(&[name("a"), name("c")]).unwrap(), Some(name("c")));
+        assert!(images.find("a").unwrap().is_some());
+        assert_eq!(images.remove_names(&[name("a"), name("b")]).unwrap(), None);
+        assert!(images.find("a").unwrap().is_none() && images.find("b").unwrap().is_none());
     }
 
     #[test]
