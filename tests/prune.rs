@@ -140,3 +140,25 @@ fn filters_choose_images() {
     rbuild.run(&["inspect", "b"]).expect_ok();
     rbuild.run(&["prune", "-a", "-f", "--filter", "reference=b"]).expect_error(&["reference=b", "until="]);
 }
+
+#[test]
+fn on_a_terminal_it_asks_and_takes_only_yes() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    // `script` gives the command a terminal and types our input there.
+    let answer = |typed: &str| {
+        let binary = env!("CARGO_BIN_EXE_rbuild");
+        let line = format!("{binary} --root {} prune -a", rbuild.root().display());
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]);
+        shell::run(command, typed.as_bytes())
+    };
+    let refused = answer("n\n").expect_code(1);
+    assert!(refused.stdout.contains("[y/N]") && refused.stdout.contains("without a container"), "{refused}");
+    rbuild.run(&["inspect", "busybox"]).expect_ok();
+    let done = answer("y\n").expect_ok();
+    assert!(done.stdout.contains("Untagged: busybox:latest"), "{done}");
+    rbuild.run(&["inspect", "busybox"]).expect_error(&["busybox"]);
+}

@@ -75,10 +75,8 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
         },
         false => Some(containers),
     };
-    if stays_for.is_some() {
-        for name in &image.names {
-            store.images().remove_name(name)?;
-        }
+    if stays_for.is_some() && store.images().remove_names(&image.names)?.is_some() {
+        bail!("image {} lost a name meanwhile: try again", image.id);
     }
     for name in &image.names {
         out.line(format_args!("Untagged: {name}"))?;
