@@ -53,6 +53,7 @@ fn filled() -> Rbuild {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the test's own report")]
 fn what_df_promises_prune_frees_and_du_sees() {
     if !needs::busybox() {
         return;
