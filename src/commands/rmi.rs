@@ -66,14 +66,17 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
             bail!("image {} has several names ({}): remove it by name or with --force", image.id, names.join(", "));
         }
     }
-    let stays_for = match containers.is_empty() {
-        true => match store.images().remove_as_seen(&image)? {
+    let stays_for = if containers.is_empty() {
+        match store.images().remove_as_seen(&image)? {
             Removal::Done => None,
             Removal::UsedBy(containers) if force => Some(containers),
-            Removal::UsedBy(containers) => bail!("image {} is used by container {}", image.id, containers.join(", ")),
+            Removal::UsedBy(containers) => {
+                bail!("image {} is used by container {}", image.id, containers.join(", "))
+            }
             Removal::Renamed => bail!("image {} got another name meanwhile: try again", image.id),
-        },
-        false => Some(containers),
+        }
+    } else {
+        Some(containers)
     };
     if stays_for.is_some() && store.images().remove_names(&image.names)?.is_some() {
         bail!("image {} lost a name meanwhile: try again", image.id);
