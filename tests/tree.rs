@@ -1,5 +1,4 @@
 //! `rbuild tree`: which images share which layers.
-#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod shell;
 
