@@ -109,7 +109,7 @@ fn a_volume_that_a_living_container_has_stays() {
     ];
     let mut child = rbuild.command(&words).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let data = rbuild.root().join("volumes/held/data/x");
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = std::time::Instant::now() + std::time::Duration::from_mins(1);
     while !data.exists() {
         assert!(std::time::Instant::now() < end, "the container did not start");
         std::thread::sleep(std::time::Duration::from_millis(10));
