@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod form;
 mod hints;
 mod human;
 mod output;

@@ -54,14 +54,21 @@ impl Output {
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let head: Vec<String> = head.iter().map(|&text| text.to_owned()).collect();
+        let mut text = String::new();
         for row in std::iter::once(&head).chain(rows) {
-            let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:width$}   "));
+                text.push_str(cell);
+                text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 3));
             }
-            self.line(line.trim_end())?;
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
         }
-        Ok(())
+        self.text(&text)
+    }
+
+    /// Prints many lines at once: each line alone is a system call.
+    pub(crate) fn text(&mut self, text: &str) -> std::io::Result<()> {
+        self.stdout.lock().write_all(text.as_bytes())
     }
 
     pub(crate) fn error(&mut self, error: &anyhow::Error, hint: Option<String>) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, bail};
 use builder::Cancel;
 use clap::ValueEnum;
+use jiff::Timestamp;
 use runner::network::Mode;
 use runner::sandbox::plan::Seccomp;
 
@@ -40,6 +41,25 @@ pub(crate) fn size(text: &str) -> anyhow::Result<u64> {
     let bytes = builder::step::mounts::parse_size(text);
     bytes
         .with_context(|| format!("`{text}` is no size: expected a number with an optional unit b, k, m or g"))
+}
+
+/// A moment: `2026-01-31` (UTC), an RFC 3339 time, seconds since 1970, or how long ago (`24h`, `1h30m`).
+pub(crate) fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Timestamp::from_second(seconds).with_context(|| format!("`{text}` is no time"));
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment);
+    }
+    if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
+        let moment = jiff::tz::TimeZone::UTC.to_timestamp(local);
+        return moment.with_context(|| format!("`{text}` is no time"));
+    }
+    let ago = text.parse::<jiff::SignedDuration>().ok().filter(|ago| !ago.is_negative());
+    let ago = ago.with_context(|| {
+        format!("`{text}` is no time: expected `2026-01-31`, an RFC 3339 time, seconds since 1970 or `24h`")
+    })?;
+    now.checked_sub(ago).with_context(|| format!("`{text}` ago is no time"))
 }
 
 /// `NAME=VALUE`; without `=` the value is empty.
@@ -123,6 +143,24 @@ mod tests {
         assert_eq!(host("six=[::1]").unwrap().1, "::1");
         for bad in ["a\n1.2.3.4 evil:1.2.3.4", "a:b", "a", ":1.2.3.4", "a b:1.2.3.4"] {
             assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_read_in_every_form() {
+        let now = Timestamp::from_second(1_000_000_000).unwrap();
+        for (text, expected) in [
+            ("5", 5),
+            ("1970-01-01T00:01:00Z", 60),
+            ("1970-01-01T02:01:00+02:00", 60),
+            ("24h", 1_000_000_000 - 86_400),
+            ("1h30m", 1_000_000_000 - 5400),
+        ] {
+            assert_eq!(moment(text, now).unwrap().as_second(), expected, "{text}");
+        }
+        assert!(moment("2001-01-01", now).is_ok());
+        for bad in ["", "yesterday", "-5h", "2001-13-01"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
         }
     }
 

@@ -24,6 +24,8 @@ fn steps_are_told_with_the_size_of_their_layers() {
     assert!(steps[1]["Size"].as_str().unwrap().parse::<u64>().unwrap() > 40_000);
     assert!(steps[2]["Comment"].as_str().unwrap().starts_with("Imported from"));
 
+    let size = |step: usize| steps[step]["Size"].as_str().unwrap();
+
     let table = rbuild.run(&["history", "app"]).expect_ok().stdout;
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
@@ -33,5 +35,9 @@ fn steps_are_told_with_the_size_of_their_layers() {
     assert!(lines[1].starts_with(&id) && lines[1].contains('…'), "{table}");
     assert!(lines[2].starts_with("<missing>"), "{table}");
     rbuild.run(&["history", "-q", "app"]).expect_ok().expect_stdout(&format!("{id}\n<missing>\n<missing>\n"));
+    rbuild
+        .run(&["history", "--format", "{{.ID}} {{.Size}}", "--human=false", "app"])
+        .expect_ok()
+        .expect_stdout(&format!("{id} 0\n<missing> {}\n<missing> {}\n", size(1), size(2)));
     rbuild.run(&["history", "nowhere"]).expect_error(&["nowhere"]);
 }

@@ -53,6 +53,7 @@ fn filters_names_and_ids_choose() {
     assert_eq!(ids(&["nowhere"]), "");
     let whole = ids(&["--no-trunc", "busybox"]);
     assert!(whole.starts_with(&format!("sha256:{named}")) && whole.trim().len() == 71, "{whole}");
+    assert_eq!(ids(&["--filter", "label!=kind"]), format!("{named}\n"));
     rbuild.run(&["images", "--filter", "colour=red"]).expect_error(&["colour=red", "dangling"]);
     rbuild.run(&["images", "--format", "xml"]).expect_code(2);
 }
@@ -65,5 +66,42 @@ fn json_is_one_object_a_line() {
     assert_eq!(row["Repository"], "me/app");
     assert_eq!(row["Tag"], "2");
     assert_eq!(row["ID"], named);
+    assert_eq!((&row["SharedSize"], &row["UniqueSize"]), (&row["Size"], &Value::from("0B")), "{row}");
     assert_eq!(rbuild.run(&["images", "--format", "json"]).expect_ok().stdout.lines().count(), 4);
+}
+
+#[test]
+fn templates_choose_fields() {
+    let Some((rbuild, named, _)) = rbuild() else { return };
+    let by = |form: &str| rbuild.run(&["images", "--format", form, "me/app:2"]);
+    by("{{.ID}} {{.Repository}}:{{.Tag}}").expect_ok().expect_stdout(&format!("{named} me/app:2\n"));
+    by(r"table {{.Tag}}\t{{.ID}}").expect_ok().expect_stdout(&format!("TAG   ID\n2     {named}\n"));
+    by("{{json .Tag}}").expect_ok().expect_stdout("\"2\"\n");
+    by("{{.Colour}}").expect_error(&["Colour", "Repository"]);
+    by("{{range .}}").expect_code(2);
+}
+
+#[test]
+fn times_choose_what_is_older_and_newer() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    for (name, seconds) in [("old", "1000"), ("middle", "2000"), ("new", "3000")] {
+        let context = rbuild.context("FROM busybox\nARG N\nLABEL n=$N\n", &[]);
+        let mut command = rbuild.command(&["build", "-t", name, "--build-arg", &format!("N={name}")]);
+        command.arg(context).env("SOURCE_DATE_EPOCH", seconds);
+        shell::run(command, b"").expect_ok();
+    }
+    rbuild.run(&["rmi", "busybox"]).expect_ok();
+    let names = |filter: &str| {
+        let words = ["images", "--filter", filter, "--format", "{{.Repository}}"];
+        rbuild.run(&words).expect_ok().stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names("before=middle"), ["old"]);
+    assert_eq!(names("since=middle"), ["new"]);
+    assert_eq!(names("until=1970-01-01T00:50:00Z"), ["middle", "old"]);
+    assert_eq!(names("until=24h"), ["new", "middle", "old"]);
+    rbuild.run(&["images", "--filter", "before=nothing"]).expect_error(&["nothing"]);
+    rbuild.run(&["images", "--filter", "until=soon"]).expect_error(&["soon", "RFC 3339"]);
 }

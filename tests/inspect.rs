@@ -61,3 +61,32 @@ fn an_image_that_came_with_a_manifest_is_found_by_its_digest() {
     assert!(digest.starts_with("busybox@sha256:"), "{digest}");
     rbuild.run(&["inspect", &digest]).expect_ok();
 }
+
+#[test]
+fn a_container_is_described_in_docker_s_keys() {
+    if !needs::busybox() {
+        return;
+    }
+    let rbuild = Rbuild::with_busybox();
+    let command =
+        ["--network", "none", "--label", "a.b=c", "busybox", "sh", "-c", "echo text > /file; exit 7"];
+    rbuild.run(&[&["run", "--name", "busybox"], &command[..]].concat()).expect_code(7);
+    let text = rbuild.run(&["inspect", "--size", "busybox"]).expect_ok().stdout;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let container = &found[0];
+    for key in ["Id", "Created", "Path", "Args", "State", "Image", "Name", "SizeRw", "Config"] {
+        assert!(container.get(key).is_some(), "{key}: {container}");
+    }
+    assert_eq!(container["Name"], "/busybox");
+    assert_eq!((&container["State"]["ExitCode"], &container["State"]["Running"]), (&json!(7), &json!(false)));
+    assert_eq!(container["Path"], "sh");
+    assert!(container["SizeRw"].as_u64().unwrap() >= 4096);
+
+    let by = |words: &[&str]| rbuild.run(&[&["inspect"], words].concat());
+    let form = r#"{{.State.Status}} {{.State.ExitCode}} {{index .Config.Labels "a.b"}}"#;
+    by(&["--format", form, "busybox"]).expect_ok().expect_stdout("exited 7 c\n");
+    let image = by(&["--type", "image", "-f", "{{.Id}}", "busybox"]).expect_ok().last_line();
+    assert_eq!(container["Image"], image.as_str());
+    by(&["--type", "container", &image]).expect_error(&["sha256"]);
+    by(&["--type", "container", "nowhere"]).expect_error(&["nowhere"]);
+}

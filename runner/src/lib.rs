@@ -3,6 +3,7 @@
 //! May touch: the kernel and the container records. Knows nothing of Containerfiles, registries, terminals' looks.
 
 pub mod container;
+mod disk;
 pub mod network;
 pub mod process;
 pub mod rootfs;

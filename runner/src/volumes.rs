@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
 use store::{ImagePath, RootDir, Store};
 
@@ -72,6 +72,18 @@ pub(crate) struct Opened {
     pub(crate) mount: Mount,
     /// The name of a volume that was made for this container alone.
     pub(crate) anonymous: Option<String>,
+    /// Of a volume of the store: while it is held, [`remove_unused`] leaves the volume alone.
+    pub(crate) lock: Option<OwnedFd>,
+}
+
+/// A volume of the store.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub name: String,
+    /// As `du` counts.
+    pub size_bytes: u64,
+    /// Containers that use it, running or not, and half-made ones (an empty name).
+    pub users: Vec<String>,
 }
 
 impl Volume {
@@ -131,14 +143,14 @@ fn source_of(text: &str) -> Result<VolumeSource, &'static str> {
 /// Opens a volume for a container whose files are `root`; a volume that is not there is made.
 pub(crate) fn open(store: &Store, volume: &Volume, root: &RootDir) -> Result<Opened, VolumeError> {
     let mut anonymous = None;
-    let source = match &volume.source {
-        VolumeSource::Host(path) => open_host(path)?,
+    let (source, lock) = match &volume.source {
+        VolumeSource::Host(path) => (open_host(path)?, None),
         VolumeSource::Named(name) => open_named(store, name, volume, root)?,
         VolumeSource::Anonymous => {
             let name = random_name()?;
-            let source = open_named(store, &name, volume, root)?;
+            let opened = open_named(store, &name, volume, root)?;
             anonymous = Some(name);
-            source
+            opened
         }
     };
     let mount = Mount {
@@ -149,7 +161,7 @@ pub(crate) fn open(store: &Store, volume: &Volume, root: &RootDir) -> Result<Ope
         no_suid: false,
         no_dev: true,
     };
-    Ok(Opened { mount, anonymous })
+    Ok(Opened { mount, anonymous, lock })
 }
 
 /// Deletes a volume; one that is not there is fine.
@@ -168,14 +180,101 @@ fn open_host(path: &Path) -> Result<OwnedFd, VolumeError> {
     }
 }
 
-fn open_named(store: &Store, name: &str, volume: &Volume, root: &RootDir) -> Result<OwnedFd, VolumeError> {
+fn open_named(
+    store: &Store,
+    name: &str,
+    volume: &Volume,
+    root: &RootDir,
+) -> Result<(OwnedFd, Option<OwnedFd>), VolumeError> {
     let place = folder(store).join(name);
-    let data = place.join("data");
-    match open_folder(&data) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(store, &place, volume, root)?,
-        other => return other.map_err(VolumeError::io("open", &data)),
+    loop {
+        let lock = match open_to_lock(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(store, &place, volume, root)?;
+                continue;
+            }
+            other => other.map_err(VolumeError::io("open", &place))?,
+        };
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|errno| VolumeError::io("lock", &place)(errno.into()))?;
+        // Whoever pruned it while we waited has taken it away; then it is made anew.
+        let is_there = match rustix::fs::stat(&place) {
+            Ok(there) => rustix::fs::fstat(&lock).is_ok_and(|ours| ours.st_ino == there.st_ino),
+            Err(_) => false,
+        };
+        if is_there {
+            let data = place.join("data");
+            return Ok((open_folder(&data).map_err(VolumeError::io("open", &data))?, Some(lock)));
+        }
     }
-    open_folder(&data).map_err(VolumeError::io("open", &data))
+}
+
+fn open_to_lock(place: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(place, flags, Mode::empty())?)
+}
+
+/// The store's volumes by name, and which containers use each.
+pub fn list(store: &Store) -> Result<Vec<Stored>, crate::container::ContainerError> {
+    let records = crate::container::list(store)?;
+    let mut volumes = Vec::new();
+    for name in names(store)? {
+        let place = folder(store).join(&name);
+        let uses = |record: &&crate::container::Record| {
+            let named = record.named_volumes.as_ref();
+            record.anonymous_volumes.contains(&name) || named.is_none_or(|named| named.contains(&name))
+        };
+        let mut users: Vec<String> = records.iter().filter(uses).map(|record| record.name.clone()).collect();
+        if users.is_empty() && lock_unused(&place)?.is_none() {
+            // A container that keeps no record, or one that is being made.
+            users.push(String::new());
+        }
+        let size_bytes = disk_size(store, &name)?;
+        volumes.push(Stored { name, size_bytes, users });
+    }
+    Ok(volumes)
+}
+
+/// What a volume takes on disk, as `du` counts; nothing when it is not there.
+pub fn disk_size(store: &Store, name: &str) -> Result<u64, VolumeError> {
+    let place = folder(store).join(name);
+    crate::disk::size_of(&place).map_err(VolumeError::io("measure", &place))
+}
+
+/// Takes a volume away if no living container has it; tells whether it did.
+pub fn remove_unused(store: &Store, name: &str) -> Result<bool, VolumeError> {
+    let place = folder(store).join(name);
+    let Some(_lock) = lock_unused(&place)? else { return Ok(false) };
+    let gone = folder(store).join(format!(".{}", random_name()?));
+    fs::rename(&place, &gone).map_err(VolumeError::io("remove", &place))?;
+    fs::remove_dir_all(&gone).map_err(VolumeError::io("remove", &gone))?;
+    Ok(true)
+}
+
+/// The volume's lock, if no container has it.
+fn lock_unused(place: &Path) -> Result<Option<OwnedFd>, VolumeError> {
+    let lock = match open_to_lock(place) {
+        // Somebody was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(VolumeError::io("open", place))?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(VolumeError::io("lock", place)(errno.into())),
+        Ok(()) => Ok(Some(lock)),
+    }
+}
+
+fn names(store: &Store) -> Result<Vec<String>, VolumeError> {
+    let place = folder(store);
+    let entries = fs::read_dir(&place).map_err(VolumeError::io("list", &place))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(VolumeError::io("list", &place))?.file_name();
+        names.extend(name.into_string().ok().filter(|name| !name.starts_with('.')));
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn open_folder(path: &Path) -> io::Result<OwnedFd> {

@@ -7,6 +7,7 @@ use store::{DiffId, Image, Store};
 
 use crate::args::Global;
 use crate::commands::{images, open_store};
+use crate::form::Form;
 use crate::human;
 use crate::output::Output;
 
@@ -21,9 +22,9 @@ pub(crate) struct Args {
     /// Print whole IDs and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Print one JSON object a line (`json`) or a table
-    #[arg(long, value_parser = ["json", "table"], default_value = "table", hide_default_value = true)]
-    format: String,
+    /// Print one JSON object a line (`json`), a table, or a line by a template (`{{.ID}} {{.Size}}`)
+    #[arg(long, default_value = "table", hide_default_value = true)]
+    format: Form,
     /// Print sizes and times for people to read
     #[arg(
         short = 'H', long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
@@ -54,18 +55,13 @@ pub(crate) fn run(args: Args, global: &Global, out: &mut Output) -> anyhow::Resu
     let rows = rows(&store, &image, &args)?;
     if args.quiet {
         rows.iter().try_for_each(|row| out.line(&row.id))?;
-    } else if args.format == "json" {
-        for row in &rows {
-            out.line(serde_json::to_string(row)?)?;
-        }
     } else {
         let created = if args.human { "CREATED" } else { "CREATED AT" };
-        let cells = |row: Row| {
-            let created = if args.human { row.created_since } else { row.created_at };
-            vec![row.id, created, row.created_by, row.size, row.comment]
+        let cells = |row: &Row| {
+            let created = if args.human { &row.created_since } else { &row.created_at };
+            [&row.id, created, &row.created_by, &row.size, &row.comment].map(String::clone).into()
         };
-        let cells: Vec<_> = rows.into_iter().map(cells).collect();
-        out.table(&["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"], &cells)?;
+        args.format.print(&rows, &["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"], cells, out)?;
     }
     Ok(0)
 }
@@ -86,7 +82,7 @@ fn rows(store: &Store, image: &Image, args: &Args) -> anyhow::Result<Vec<Row>> {
         let size_bytes = layer.map_or(0, |layer| layer.tar_size_bytes);
         let id = match (rows.is_empty(), args.no_trunc) {
             (true, true) => image.id.to_string(),
-            (true, false) => images::short_id(image),
+            (true, false) => images::short_id(image.id),
             (false, _) => MISSING.to_owned(),
         };
         rows.push(Row {

@@ -48,6 +48,8 @@ commands! {
     Check = check,
     /// Copy an image between archives, folders and the store
     Copy = copy,
+    /// Show what the store takes on disk, and what a prune would free
+    Df = df,
     /// Show what changed between images or containers
     Diff = diff,
     /// Say what this machine can do, and what would mend what it can't
@@ -78,6 +80,8 @@ commands! {
     Save = save,
     /// Give an image one more name
     Tag = tag,
+    /// Show which images share which layers
+    Tree = tree,
     /// Take names away from images
     Untag = untag,
 }

@@ -8,6 +8,7 @@
 //! still starts.
 
 use anyhow::bail;
+use store::images::Removal;
 use store::{Image, Reference, Store};
 
 use crate::args::Global;
@@ -65,20 +66,29 @@ fn remove(store: &Store, typed: &str, force: bool, out: &mut Output) -> anyhow::
             bail!("image {} has several names ({}): remove it by name or with --force", image.id, names.join(", "));
         }
     }
-    if containers.is_empty() {
-        store.images().remove(image.id)?;
-    } else {
-        for name in &image.names {
-            store.images().remove_name(name)?;
+    let stays_for = if containers.is_empty() {
+        match store.images().remove_as_seen(&image)? {
+            Removal::Done => None,
+            Removal::UsedBy(containers) if force => Some(containers),
+            Removal::UsedBy(containers) => {
+                bail!("image {} is used by container {}", image.id, containers.join(", "))
+            }
+            Removal::Renamed => bail!("image {} got another name meanwhile: try again", image.id),
         }
+    } else {
+        Some(containers)
+    };
+    if stays_for.is_some() && store.images().remove_names(&image.names)?.is_some() {
+        bail!("image {} lost a name meanwhile: try again", image.id);
     }
     for name in &image.names {
         out.line(format_args!("Untagged: {name}"))?;
     }
-    if containers.is_empty() {
-        out.line(format_args!("Deleted: {}", image.id))?;
-    } else {
-        out.note(format_args!("note: image {} stays for container {}", image.id, containers.join(", ")));
+    match stays_for {
+        None => out.line(format_args!("Deleted: {}", image.id))?,
+        Some(containers) => {
+            out.note(format_args!("note: image {} stays for container {}", image.id, containers.join(", ")));
+        }
     }
     Ok(())
 }

@@ -12,8 +12,8 @@
 
 use crate::digest::{BlobId, DiffId, Digest, ImageId};
 use crate::gc::Collected;
-use crate::index::Commit;
 use crate::index::images as rows;
+use crate::index::{Commit, containers};
 use crate::oci::config::ImageConfig;
 use crate::oci::json::{self, DocumentError};
 use crate::{Reference, Store, StoreError};
@@ -43,6 +43,25 @@ pub struct Image {
 pub struct Pruned {
     pub images: Vec<Image>,
     pub collected: Collected,
+}
+
+/// What a prune takes.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneOptions {
+    /// Images with names too.
+    pub all: bool,
+    /// A layer that a cached step came to stays.
+    pub keep_cache: bool,
+}
+
+/// What came of the removal of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Done,
+    /// By the containers with these names; nothing was removed.
+    UsedBy(Vec<String>),
+    /// It got one more name meanwhile; nothing was removed.
+    Renamed,
 }
 
 /// Why there is no such image.
@@ -145,6 +164,19 @@ impl Images<'_> {
         self.store.index.write("take a name away", Commit::Durable, remove)
     }
 
+    /// Takes names away, all or none; returns the first that is not there.
+    pub fn remove_names(&self, names: &[Reference]) -> Result<Option<Reference>, StoreError> {
+        self.store.index.write("take names away", Commit::Durable, |transaction| {
+            for name in names {
+                if rows::named(transaction, &key(name))?.is_none() {
+                    return Ok(Some(name.clone()));
+                }
+            }
+            names.iter().try_for_each(|name| rows::remove_name(transaction, &key(name)).map(drop))?;
+            Ok(None)
+        })
+    }
+
     /// Takes an image and its names away, and every layer and blob that nothing else needs.
     ///
     /// Layers that this process has in flight do not count as needed: see [`Store::collect`].
@@ -154,26 +186,61 @@ impl Images<'_> {
         self.store.collect(true, false).map(drop)
     }
 
+    /// As [`Self::remove`], if it still has just the names it was seen with and no container was made from it.
+    pub fn remove_as_seen(&self, seen: &Image) -> Result<Removal, StoreError> {
+        let removal = self.store.index.write("remove an image", Commit::Durable, |transaction| {
+            let users = rows::containers(transaction, seen.id)?;
+            if !users.is_empty() {
+                return Ok(Removal::UsedBy(users));
+            }
+            let names = rows::names(transaction, seen.id)?;
+            let is_seen = |name: &String| seen.names.iter().any(|seen| key(seen) == *name);
+            if !names.iter().all(is_seen) {
+                return Ok(Removal::Renamed);
+            }
+            rows::remove(transaction, seen.id)?;
+            Ok(Removal::Done)
+        })?;
+        if removal == Removal::Done {
+            self.store.collect(true, false)?;
+        }
+        Ok(removal)
+    }
+
     /// Takes away images that no container was made from (without `all`: only those without a name),
     /// and every layer and blob that nothing else needs; without `keep_cache` the build cache too.
     pub fn prune(&self, all: bool, keep_cache: bool, dry_run: bool) -> Result<Pruned, StoreError> {
-        let mut images = self.list()?;
-        images.retain(|image| all || image.names.is_empty());
+        self.prune_chosen(self.list()?, PruneOptions { all, keep_cache }, dry_run.then_some(&[]))
+    }
+
+    /// As [`Self::prune`], of these images only. With `as_without` nothing is changed, and it is told what
+    /// would go if the containers with these IDs were not there.
+    pub fn prune_chosen(
+        &self,
+        mut images: Vec<Image>,
+        options: PruneOptions,
+        as_without: Option<&[String]>,
+    ) -> Result<Pruned, StoreError> {
         let mut removed = Vec::new();
-        // Inside the transaction: a container may be made from one of them since the look above.
+        // Inside the transaction: a container or a name may point at one of them since it was listed.
         let mut remove = |connection: &rusqlite::Connection| -> rusqlite::Result<()> {
+            for id in as_without.unwrap_or_default() {
+                containers::remove(connection, id)?;
+            }
             for image in images.drain(..) {
-                if rows::containers(connection, image.id)?.is_empty() && rows::remove(connection, image.id)? {
+                let is_taken = options.all || rows::names(connection, image.id)?.is_empty();
+                let is_free = is_taken && rows::containers(connection, image.id)?.is_empty();
+                if is_free && rows::remove(connection, image.id)? {
                     removed.push(image);
                 }
             }
             Ok(())
         };
-        let collected = if dry_run {
-            self.store.foresee_after(keep_cache, &mut remove)?
+        let collected = if as_without.is_some() {
+            self.store.foresee_after(options.keep_cache, &mut remove)?
         } else {
             self.store.index.write("remove images", Commit::Durable, |transaction| remove(transaction))?;
-            self.store.collect(keep_cache, false)?
+            self.store.collect(options.keep_cache, false)?
         };
         Ok(Pruned { images: removed, collected })
     }
@@ -342,6 +409,42 @@ mod tests {
         images.remove(two).unwrap();
         assert!(images.get(two).unwrap().is_none());
         assert!(images.set_name(&name("app"), two).is_err(), "a name never points at nothing");
+    }
+
+    #[test]
+    fn what_was_named_or_used_since_it_was_looked_at_stays() {
+        let (_folder, store) = store();
+        let images = store.images();
+        let ids = ["a", "b", "c"].map(|architecture| add(&store, architecture));
+        let seen = images.list().unwrap();
+        images.set_name(&name("late"), ids[0]).unwrap();
+        store.containers().add("1", "user", ids[1]).unwrap();
+        let options = PruneOptions { all: false, keep_cache: true };
+        let foreseen = images.prune_chosen(seen.clone(), options, Some(&[])).unwrap();
+        assert_eq!(foreseen.images.iter().map(|image| image.id).collect::<Vec<_>>(), [ids[2]]);
+        let without = images.prune_chosen(seen.clone(), options, Some(&["1".to_owned()])).unwrap();
+        assert_eq!(without.images.len(), 2);
+        assert_eq!(images.list().unwrap().len(), 3, "a dry run changes nothing");
+        assert_eq!(images.prune_chosen(seen.clone(), options, None).unwrap().images.len(), 1);
+
+        let of = |id: ImageId| seen.iter().find(|image| image.id == id).unwrap();
+        assert_eq!(images.remove_as_seen(of(ids[0])).unwrap(), Removal::Renamed);
+        assert_eq!(images.remove_as_seen(of(ids[1])).unwrap(), Removal::UsedBy(vec!["user".to_owned()]));
+        assert_eq!(images.list().unwrap().len(), 2);
+        store.containers().remove("1").unwrap();
+        assert_eq!(images.remove_as_seen(of(ids[1])).unwrap(), Removal::Done);
+        assert!(images.get(ids[1]).unwrap().is_none());
+    }
+
+    #[test]
+    fn names_go_all_or_none() {
+        let (_folder, store) = store();
+        let images = store.images();
+        images.set_names(&[name("a"), name("b")], add(&store, "amd64")).unwrap();
+        assert_eq!(images.remove_names(&[name("a"), name("c")]).unwrap(), Some(name("c")));
+        assert!(images.find("a").unwrap().is_some());
+        assert_eq!(images.remove_names(&[name("a"), name("b")]).unwrap(), None);
+        assert!(images.find("a").unwrap().is_none() && images.find("b").unwrap().is_none());
     }
 
     #[test]

@@ -82,7 +82,11 @@ pub(super) fn mounts(
     let mut mounts = Vec::new();
     for volume in &wanted {
         let opened = volumes::open(belongings.store, volume, root)?;
+        if let volumes::VolumeSource::Named(name) = &volume.source {
+            belongings.record.named_volumes.get_or_insert_default().push(name.clone());
+        }
         belongings.record.anonymous_volumes.extend(opened.anonymous);
+        belongings.volume_locks.extend(opened.lock);
         mounts.push(opened.mount);
     }
     mounts.extend(options.tmpfs.iter().map(|tmpfs| Mount {

@@ -35,7 +35,7 @@ use crate::sandbox::{self, Exit, Sandbox, SandboxError, Stdio, Usage};
 use crate::volumes::{self, VolumeError};
 
 pub use options::{HostAddress, PIDS, RunOptions, SHM_SIZE_BYTES, Tmpfs};
-pub use record::{Record, Started, State, clear_dead, find, hold, list, upper_of};
+pub use record::{Record, Started, State, clear_dead, disk_size, find, hold, list, upper_of};
 
 use assemble::Start;
 use record::Folder;
@@ -117,6 +117,8 @@ struct Belongings<'s> {
     record: Record,
     has_row: bool,
     keep: bool,
+    /// As long as they are held, nobody takes the volumes for unused.
+    volume_locks: Vec<OwnedFd>,
 }
 
 /// How a container ended.
@@ -259,11 +261,13 @@ impl<'s> Belongings<'s> {
             remove: options.remove,
             labels,
             anonymous_volumes: Vec::new(),
+            named_volumes: Some(Vec::new()),
             stop_signal,
             id,
         };
         let folder = Folder::make(store, &record.id)?;
-        let mut belongings = Self { store, folder, record, has_row: false, keep: false };
+        let mut belongings =
+            Self { store, folder, record, has_row: false, keep: false, volume_locks: Vec::new() };
         // A container that is gone in a moment and has no name of its own needs no row.
         if !options.remove || options.name.is_some() {
             belongings.add_row()?;

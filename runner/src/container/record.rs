@@ -42,6 +42,9 @@ pub struct Record {
     pub labels: BTreeMap<String, String>,
     /// Volumes without a name, which go with the container.
     pub anonymous_volumes: Vec<String>,
+    /// `None` in a record of an older rbuild, which did not say.
+    #[serde(default)]
+    pub named_volumes: Option<Vec<String>>,
     pub stop_signal: String,
 }
 
@@ -193,6 +196,12 @@ pub fn hold(store: &Store, record: &Record) -> Result<Option<File>, ContainerErr
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(ContainerError::io("lock", &path)(source)),
     }
+}
+
+/// What a container's own folder takes on disk: all that it wrote, once it has ended.
+pub fn disk_size(store: &Store, record: &Record) -> Result<u64, ContainerError> {
+    let path = place(store, &record.id);
+    crate::disk::size_of(&path).map_err(ContainerError::io("measure", &path))
 }
 
 /// A record whose process was killed is taken away if nothing of it was to stay, and so is half a folder.

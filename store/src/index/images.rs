@@ -36,6 +36,44 @@ pub(crate) fn list(connection: &Connection) -> rusqlite::Result<Vec<ImageRow>> {
     connection.prepare_cached(&query)?.query_map([], read)?.collect()
 }
 
+/// What a list shows of an image.
+#[derive(Debug)]
+pub(crate) struct ListedRow {
+    pub(crate) id: ImageId,
+    pub(crate) manifest: Option<BlobId>,
+    pub(crate) size_bytes: u64,
+    /// As its config says.
+    pub(crate) created: Option<String>,
+}
+
+/// All images, newest first, from one index that holds no configs.
+const LISTED: &str = "SELECT id, manifest, size, config_created FROM images ORDER BY sequence DESC";
+
+pub(crate) fn listed(connection: &Connection) -> rusqlite::Result<Vec<ListedRow>> {
+    let read = |row: &rusqlite::Row<'_>| {
+        let size_bytes = row.get::<_, Count>(2)?.0;
+        Ok(ListedRow { id: row.get(0)?, manifest: row.get(1)?, size_bytes, created: row.get(3)? })
+    };
+    connection.prepare_cached(LISTED)?.query_map([], read)?.collect()
+}
+
+/// All names with what they point at, oldest first.
+pub(crate) fn all_names(connection: &Connection) -> rusqlite::Result<Vec<(ImageId, String)>> {
+    let mut statement =
+        connection.prepare_cached("SELECT image_id, reference FROM names ORDER BY sequence, reference")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Of each image that shares layers with another: the size of those layers.
+pub(crate) fn shared_sizes(connection: &Connection) -> rusqlite::Result<Vec<(ImageId, u64)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT i.image_id, sum(l.tar_size) FROM image_layers AS i JOIN layers AS l USING (diff_id)
+         WHERE EXISTS (SELECT 1 FROM image_layers WHERE diff_id = i.diff_id AND image_id <> i.image_id)
+         GROUP BY i.image_id",
+    )?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Count>(1)?.0)))?.collect()
+}
+
 /// The images whose IDs start so, at most two: more than one is all that a caller asks.
 pub(crate) fn starting_with(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<ImageId>> {
     // `g` sorts behind all hex digits. A range, unlike LIKE, walks the primary key.
@@ -68,7 +106,9 @@ pub(crate) fn insert(
         }
     }
     let mut statement = connection.prepare_cached(
-        "INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(sequence), 0) + 1 FROM images))
+        "INSERT INTO images (id, config, manifest, created, size, sequence, config_created)
+         VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(sequence), 0) + 1 FROM images),
+                 CASE WHEN json_valid(CAST(?2 AS TEXT)) THEN json_extract(CAST(?2 AS TEXT), '$.created') END)
          ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest)",
     )?;
     statement.execute(params![id, config, manifest, now_seconds(), Count(size_bytes)])?;
@@ -135,4 +175,34 @@ pub(crate) fn containers(connection: &Connection, id: ImageId) -> rusqlite::Resu
     let mut statement =
         connection.prepare_cached("SELECT name FROM containers WHERE image_id = ?1 ORDER BY sequence")?;
     statement.query_map([id], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::index::{Commit, Index};
+
+    #[test]
+    fn a_list_reads_no_config_and_bears_configs_that_say_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(&dir.path().join("index.db")).unwrap();
+        let configs: [(&[u8], Option<&str>); 4] = [
+            (br#"{"created":"2020-01-02T03:04:05Z"}"#, Some("2020-01-02T03:04:05Z")),
+            (b"{}", None),
+            (b"\xff no JSON", None),
+            (br#"{"created":null}"#, None),
+        ];
+        for (config, _) in configs {
+            let id = ImageId(Digest::of(config));
+            index.write("add", Commit::Soon, |t| insert(t, id, config, None, &[])).unwrap();
+        }
+        let found = index.read("list", listed).unwrap();
+        let created: Vec<Option<&str>> = found.iter().rev().map(|row| row.created.as_deref()).collect();
+        assert_eq!(created, configs.map(|(_, created)| created));
+        let plan: String = index
+            .read("explain", |c| c.query_row(&format!("EXPLAIN QUERY PLAN {LISTED}"), [], |row| row.get(3)))
+            .unwrap();
+        assert!(plan.contains("COVERING INDEX images_listed"), "{plan}");
+    }
 }

@@ -29,13 +29,14 @@ pub(crate) mod images;
 pub(crate) mod layers;
 
 /// The schema this program writes; a higher one in the file belongs to a newer program.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// How long a writer waits for another process's commit.
 const BUSY: Duration = Duration::from_secs(30);
 
 /// Migrations from format n to n + 1; the first makes an empty file format 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("schema-2.sql"), include_str!("schema-3-images.sql")];
 
 /// The open database. Threads take turns.
 #[derive(Debug)]
@@ -237,6 +238,10 @@ mod tests {
                        VALUES (?1, 10, 20, 3, 1, '', 0, 7)";
             let diff_id = DiffId(Digest::of(b"a layer"));
             connection.execute(row, [diff_id]).unwrap();
+            let config = br#"{"created":"2020-01-01T00:00:00Z"}"#;
+            let image = ImageId(Digest::of(config));
+            let row = "INSERT INTO images (id, config, created, size, sequence) VALUES (?1, ?2, 5, 10, 1)";
+            connection.execute(row, rusqlite::params![image, config]).unwrap();
             connection.pragma_update(None, "user_version", older).unwrap();
             drop(connection);
 
@@ -244,6 +249,8 @@ mod tests {
             assert_eq!(index.read("read", format_of).unwrap(), FORMAT);
             let row = index.read("read", |connection| layers::find(connection, diff_id)).unwrap().unwrap();
             assert_eq!((row.disk_size_bytes, row.cloned_bytes), (20, 0));
+            let listed = index.read("read", images::listed).unwrap();
+            assert_eq!((listed[0].id, listed[0].created.as_deref()), (image, Some("2020-01-01T00:00:00Z")));
             index.write("write", Commit::Soon, |connection| layers::insert(connection, &row)).unwrap();
         }
     }
